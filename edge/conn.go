@@ -1,0 +1,336 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"holdfast"
+	"holdfast/edge/packet"
+)
+
+// flushWait bounds how long a connection that is being closed may take for its
+// last bytes (a CONNACK that refuses, the acknowledgements before a DISCONNECT).
+const flushWait = time.Second
+
+// conn is one client's connection. Its reader goroutine (serve) decodes and
+// handles packets; its writer goroutine (writeLoop) is the only one that writes
+// to the socket. Everybody else appends to out.
+type conn struct {
+	srv    *Server
+	nc     net.Conn
+	remote string
+
+	// Set by the reader when it handles CONNECT, before anyone else sees the conn.
+	version   packet.Version
+	clientID  string
+	username  string
+	keepAlive time.Duration // the read deadline, 1.5 times what the client said; 0 is none
+	bridge    bool
+	sess      *session
+
+	// Only the reader uses these.
+	buf       []byte // bytes read and not handled: buf[r:w]
+	r, w      int
+	pub       packet.Publish
+	lastTopic string // of the last PUBLISH, to save an allocation
+	clean     bool   // DISCONNECT came: the will is not to be published
+	will      *holdfast.Message
+	staleWill bool // a will of an earlier connection is on disk and is to be removed
+
+	// held is an item that was taken from the outbox and cannot be sent yet;
+	// without Msg there is none. Only the writer uses it, and detach after it.
+	held holdfast.Item
+
+	retained waitingRetained // see sendRetained
+
+	mu          sync.Mutex
+	out         []byte   // what the writer takes next; guarded by mu
+	acks        ackQueue // guarded by mu
+	started     bool     // CONNACK is in out: anything may follow; guarded by mu
+	subscribing int      // SUBACKs that are to come before queued messages; guarded by mu
+	closing     bool     // guarded by mu
+	cause       error    // why; guarded by mu
+
+	wake   chan struct{} // capacity 1: there is something to write
+	closed chan struct{} // closed together with closing
+	gone   chan struct{} // closed when the session was detached and the will published
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	return &conn{
+		srv: s, nc: nc, remote: nc.RemoteAddr().String(),
+		buf:    make([]byte, 2048),
+		wake:   make(chan struct{}, 1),
+		closed: make(chan struct{}),
+		gone:   make(chan struct{}),
+	}
+}
+
+// serve is the reader goroutine: it runs the connection from its first byte to
+// its last trace.
+func (c *conn) serve() {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		c.writeLoop()
+	}()
+	err := c.readLoop()
+	c.close(err)
+	<-written
+	c.nc.Close()
+	c.leave()
+	c.srv.mu.Lock()
+	delete(c.srv.conns, c)
+	c.srv.mu.Unlock()
+	close(c.gone)
+}
+
+// readLoop reads and handles packets until an error ends the connection.
+func (c *conn) readLoop() error {
+	c.nc.SetReadDeadline(time.Now().Add(c.srv.limits.ConnectTimeout))
+	for {
+		if err := c.handleBuffered(); err != nil {
+			return err
+		}
+		c.srv.pending.wait(c.isClosing)
+		c.makeRoom()
+		if c.sess != nil {
+			deadline := time.Time{}
+			if c.keepAlive > 0 {
+				deadline = time.Now().Add(c.keepAlive)
+			}
+			c.nc.SetReadDeadline(deadline)
+		}
+		if c.isClosing() {
+			return c.reason()
+		}
+		n, err := c.nc.Read(c.buf[c.w:])
+		c.w += n
+		if n == 0 && err != nil {
+			return c.readError(err)
+		}
+	}
+}
+
+// handleBuffered handles every whole packet in the buffer.
+func (c *conn) handleBuffered() error {
+	defer c.signal()
+	for {
+		h, n, err := packet.ReadHeaderVersion(c.buf[c.r:c.w], c.version)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return nil
+		}
+		if n+h.Remaining > c.srv.limits.MaxPacketSize {
+			return fmt.Errorf("%w: a packet of %d bytes is over limits.max_packet_size (%d)",
+				holdfast.ErrTooLarge, n+h.Remaining, c.srv.limits.MaxPacketSize)
+		}
+		if c.w-c.r < n+h.Remaining {
+			return nil
+		}
+		body := c.buf[c.r+n : c.r+n+h.Remaining]
+		c.r += n + h.Remaining
+		if err := c.handle(h, body); err != nil {
+			return err
+		}
+	}
+}
+
+// makeRoom moves the rest of the buffer to its front and grows it when it is
+// full. It grows with the bytes that came, not with the length that a header
+// announces: nobody gets memory for a promise.
+func (c *conn) makeRoom() {
+	if c.r > 0 {
+		c.w = copy(c.buf, c.buf[c.r:c.w])
+		c.r = 0
+	}
+	switch {
+	case c.w == len(c.buf):
+		c.buf = append(c.buf, make([]byte, len(c.buf))...)
+	case c.w == 0 && len(c.buf) > 64<<10:
+		c.buf = make([]byte, 2048)
+	}
+}
+
+// readError puts what ended reading into words.
+func (c *conn) readError(err error) error {
+	switch {
+	case c.isClosing():
+		return c.reason()
+	case errors.Is(err, io.EOF):
+		return errors.New("the client closed the connection without DISCONNECT")
+	case errors.Is(err, os.ErrDeadlineExceeded) && c.sess == nil:
+		return fmt.Errorf("no CONNECT within %v", c.srv.limits.ConnectTimeout)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("nothing heard for %v (1.5 times the keep alive)", c.keepAlive)
+	}
+	return err
+}
+
+// writeLoop is the writer goroutine. It ends when the connection is closing and
+// the last bytes are out, or cannot be written.
+func (c *conn) writeLoop() {
+	var buf []byte
+	for {
+		c.mu.Lock()
+		buf, c.out = c.out, buf[:0]
+		closing, mayFill := c.closing, c.started && c.subscribing == 0
+		c.mu.Unlock()
+		if mayFill && !closing {
+			var err error
+			if buf, err = c.fillFromSession(buf); err != nil {
+				c.close(fmt.Errorf("read the session's queue: %w", err))
+			}
+		}
+		if len(buf) == 0 {
+			if closing {
+				return
+			}
+			select {
+			case <-c.wake:
+			case <-c.closed:
+			}
+			continue
+		}
+		if _, err := c.nc.Write(buf); err != nil {
+			c.close(fmt.Errorf("write to the client: %w", err))
+			return
+		}
+		if cap(buf) > 256<<10 {
+			buf = nil
+		}
+	}
+}
+
+// signal wakes the writer; it never blocks.
+func (c *conn) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send appends the bytes that enc makes to what the writer takes next. It never
+// blocks. A client that sends and does not read what we answer meets the bound
+// here and is closed.
+func (c *conn) send(enc func(dst []byte) []byte) {
+	c.mu.Lock()
+	if !c.closing {
+		c.out = enc(c.out)
+	}
+	over := len(c.out) > 2*c.srv.limits.MaxOutboundBytes
+	c.mu.Unlock()
+	if over {
+		c.close(errors.New("the client does not read its answers"))
+	}
+	c.signal()
+}
+
+// start sends CONNACK, after which anything may be sent.
+func (c *conn) start(connack packet.Connack) {
+	c.mu.Lock()
+	c.out = appendConnack(c.out, c.version, connack)
+	c.started = true
+	c.mu.Unlock()
+	c.sess.outbox.Notify(c.signal)
+	c.signal()
+}
+
+// sendAck sends one of the four acknowledgements, out of the order that
+// ackQueue keeps.
+func (c *conn) sendAck(t packet.Type, id uint16) {
+	c.send(func(dst []byte) []byte {
+		a := packet.Ack{PacketID: id}
+		return a.Append(dst, t, c.version)
+	})
+}
+
+// push queues a QoS 1 or 2 message for a clean session; false means that its
+// client does not keep up. kept is for a message that the broker holds anyway.
+func (c *conn) push(m *holdfast.Message, kept bool) bool {
+	box, ok := c.sess.outbox.(*memoryOutbox)
+	return !ok || box.push(m, kept)
+}
+
+// sendPublishQoS0 sends a QoS 0 message, or drops and counts it when the client
+// reads too slowly.
+func (c *conn) sendPublishQoS0(p *packet.Publish) {
+	c.mu.Lock()
+	if c.closing || !c.started || len(c.out)+p.Size(c.version) > c.srv.limits.MaxOutboundBytes {
+		c.mu.Unlock()
+		c.srv.stats.droppedQoS0.Add(1)
+		return
+	}
+	out, err := p.Append(c.out, c.version)
+	if err == nil {
+		c.out = out
+	}
+	c.mu.Unlock()
+	if err == nil {
+		c.srv.stats.sent.Add(1)
+		c.signal()
+	}
+}
+
+// close begins the end of the connection: no more reading, the last bytes are
+// flushed within flushWait. It reports whether it is the first to close, whose
+// cause is kept. It never blocks.
+func (c *conn) close(cause error) (first bool) {
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return false
+	}
+	c.closing, c.cause = true, cause
+	close(c.closed)
+	c.mu.Unlock()
+	now := time.Now()
+	c.nc.SetReadDeadline(now)
+	c.nc.SetWriteDeadline(now.Add(flushWait))
+	c.srv.pending.wake()
+	return true
+}
+
+// abort is close without the flush.
+func (c *conn) abort(cause error) {
+	c.close(cause)
+	c.nc.SetWriteDeadline(time.Now())
+}
+
+func (c *conn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing
+}
+
+func (c *conn) reason() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+// leave detaches the session and publishes the will. It runs on the reader
+// goroutine after the writer has ended.
+func (c *conn) leave() {
+	cause := c.reason()
+	if c.sess == nil {
+		c.srv.log.Info("connection ended before CONNECT was accepted", "remote", c.remote, "reason", cause)
+		return
+	}
+	c.srv.detach(c)
+	if c.clean {
+		c.srv.log.Info("client disconnected", "client_id", c.clientID, "remote", c.remote)
+		return
+	}
+	c.srv.log.Info("client lost", "client_id", c.clientID, "remote", c.remote, "reason", cause)
+	if c.will != nil && !errors.Is(cause, errShutdown) {
+		c.srv.publishWill(c.clientID, c.will)
+	}
+}

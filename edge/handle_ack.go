@@ -1,0 +1,70 @@
+package edge
+
+import (
+	"fmt"
+
+	"holdfast"
+	"holdfast/edge/packet"
+)
+
+// handlePuback ends a QoS 1 delivery to this client.
+func (c *conn) handlePuback(body []byte) error {
+	var a packet.Ack
+	if err := a.Decode(body, c.version); err != nil {
+		return err
+	}
+	c.sess.acknowledged(a.PacketID, 1)
+	return nil
+}
+
+// handlePubrec: the client has the QoS 2 message. PUBREL is sent when that is on
+// disk, and again for a PUBREC that is repeated or answers nothing we know: in
+// either case the client waits for it.
+func (c *conn) handlePubrec(body []byte) error {
+	var a packet.Ack
+	if err := a.Decode(body, c.version); err != nil {
+		return err
+	}
+	switch id, state := c.sess.pubrec(a.PacketID); state {
+	case outSent:
+		c.release(a.PacketID, id)
+	case outReleased:
+		c.sendAck(packet.PUBREL, a.PacketID)
+	}
+	return nil
+}
+
+// handlePubcomp ends a QoS 2 delivery to this client.
+func (c *conn) handlePubcomp(body []byte) error {
+	var a packet.Ack
+	if err := a.Decode(body, c.version); err != nil {
+		return err
+	}
+	c.sess.acknowledged(a.PacketID, 2)
+	return nil
+}
+
+// handlePubrel ends a QoS 2 message from this client. PUBCOMP is sent when the
+// packet identifier is forgotten on disk: the client may use it for a new
+// message at once, which a stale row would take for a duplicate.
+func (c *conn) handlePubrel(body []byte) error {
+	var a packet.Ack
+	if err := a.Decode(body, c.version); err != nil {
+		return err
+	}
+	s := c.sess
+	pubcomp := func(err error) {
+		if err != nil {
+			c.close(fmt.Errorf("store PUBREL: %w", err))
+			return
+		}
+		s.forgotten(a.PacketID)
+		c.sendAck(packet.PUBCOMP, a.PacketID)
+	}
+	if !s.forget(a.PacketID) || !s.durable {
+		pubcomp(nil)
+		return nil
+	}
+	c.srv.opts.Store.Change(&holdfast.SessionChange{ClientID: c.clientID, ForgetInbound: []uint16{a.PacketID}}, pubcomp)
+	return nil
+}

@@ -1,0 +1,136 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"holdfast"
+	"holdfast/edge/packet"
+)
+
+// parkPoll is how often a message that a full queue refuses is offered again
+// while its connection is parked.
+const parkPoll = 20 * time.Millisecond
+
+// handlePublish takes one application message. Nothing is acknowledged here:
+// the acknowledgement leaves when the message is safe.
+func (c *conn) handlePublish(flags byte, body []byte) error {
+	p := &c.pub
+	if err := p.Decode(flags, body, c.version); err != nil {
+		return err
+	}
+	c.srv.stats.received.Add(1)
+	if string(p.Topic) != c.lastTopic {
+		c.lastTopic = string(p.Topic)
+		if err := c.checkLevels(c.lastTopic); err != nil {
+			return err
+		}
+	}
+	msg := &holdfast.Message{
+		Topic: c.lastTopic, Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain,
+		Origin: c.clientID, Received: time.Now(),
+	}
+	allowed := c.srv.opts.Access.Publish(c.clientID, c.username, msg.Topic)
+	if !allowed && c.srv.stats.droppedDenied.Add(1)%100 == 1 {
+		c.srv.log.Warn("publish denied", "client_id", c.clientID, "topic", msg.Topic)
+	}
+	if p.QoS == 0 {
+		if !allowed {
+			return nil
+		}
+		err := c.offer(publication{msg: msg}, func(error) {})
+		if err == nil || errors.Is(err, holdfast.ErrClosed) {
+			return err
+		}
+		// QoS 0 promises nothing, so that nothing is kept of it, counted. Who is
+		// connected gets it all the same: the LAN never waits for the WAN, nor
+		// for a disk that has failed.
+		c.srv.stats.notKeptQoS0.Add(1)
+		c.srv.deliver(c.srv.router.match(msg.Topic), msg, 0)
+		return nil
+	}
+	return c.acceptAcknowledged(p, msg, allowed)
+}
+
+// checkLevels bounds how deep a topic name or filter may be.
+func (c *conn) checkLevels(t string) error {
+	if n := strings.Count(t, "/") + 1; n > c.srv.limits.MaxTopicLevels {
+		return fmt.Errorf("a topic of %d levels is over limits.max_topic_levels (%d)", n, c.srv.limits.MaxTopicLevels)
+	}
+	return nil
+}
+
+// acceptAcknowledged is handlePublish for QoS 1 and 2: an acknowledgement is
+// owed, in the order of the PUBLISH packets.
+func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allowed bool) error {
+	s, id := c.sess, p.PacketID
+	ack := packet.PUBACK
+	if p.QoS == 2 {
+		ack = packet.PUBREC
+	}
+	switch s.arrived(c, id, p.QoS, p.Dup, ack) {
+	case joined:
+		return nil
+	case received:
+		c.completeAck(c.reserveAck(ack, id))
+		return nil
+	}
+	entry := s.begin(id, p.QoS, c, c.reserveAck(ack, id))
+	if !allowed {
+		// 3.1.1 has no negative acknowledgement (3.3.5): it is acknowledged
+		// and goes nowhere, which the log and the counter say.
+		s.settle(id, entry, nil)
+		return nil
+	}
+	pub := publication{msg: msg}
+	if p.QoS == 2 && s.durable {
+		pub.inbound = &holdfast.Inbound{ClientID: c.clientID, PacketID: id}
+	}
+	err := c.park(pub, func(err error) { s.settle(id, entry, err) })
+	if err != nil {
+		s.settle(id, entry, err)
+	}
+	return err
+}
+
+// park offers a publication until it is taken: while a queue refuses it, this
+// connection alone is read no further; after RefuseWait the client is
+// disconnected, so that it sends the message again later.
+func (c *conn) park(p publication, done func(error)) error {
+	err := c.offer(p, done)
+	if !errors.Is(err, holdfast.ErrFull) {
+		return err
+	}
+	expired := time.NewTimer(c.srv.limits.RefuseWait)
+	defer expired.Stop()
+	poll := time.NewTicker(parkPoll)
+	defer poll.Stop()
+	for errors.Is(err, holdfast.ErrFull) {
+		select {
+		case <-poll.C:
+			err = c.offer(p, done)
+		case <-c.closed:
+			return c.reason()
+		case <-expired.C:
+			c.srv.stats.refusedFull.Add(1)
+			return fmt.Errorf("%w: parked for %v, now disconnecting so that the client sends again", err, c.srv.limits.RefuseWait)
+		}
+	}
+	return err
+}
+
+// offer is one try: publish, with the bytes counted as pending until done.
+func (c *conn) offer(p publication, done func(error)) error {
+	size := p.msg.Size()
+	c.srv.pending.add(size)
+	err := c.srv.publish(p, func(err error) {
+		c.srv.pending.sub(size)
+		done(err)
+	})
+	if err != nil {
+		c.srv.pending.sub(size)
+	}
+	return err
+}

@@ -1,0 +1,137 @@
+package edge
+
+import (
+	"fmt"
+
+	"holdfast"
+	"holdfast/edge/packet"
+	"holdfast/edge/topic"
+)
+
+// subackFailure is the return code of a refused filter (MQTT 3.1.1, 3.9.3).
+const subackFailure = 0x80
+
+// maxFilterBytes bounds the filters of one session together: a stored session
+// is one row, and must fit one.
+const maxFilterBytes = 256 << 10
+
+// handleSubscribe adds subscriptions. Messages flow from here on; SUBACK leaves
+// when, for a durable session, the subscriptions and the retained messages that
+// they ask for are on disk (P1).
+func (c *conn) handleSubscribe(body []byte) error {
+	var p packet.Subscribe
+	if err := p.Decode(body, c.version); err != nil {
+		return err
+	}
+	s := c.sess
+	ack := packet.Suback{PacketID: p.PacketID}
+	granted := make(map[string]byte, 1) // QoS by filter
+	for _, sub := range p.Filters {
+		if err := topic.ValidFilter(sub.Filter); err != nil {
+			return fmt.Errorf("SUBSCRIBE: %w", err)
+		}
+		if err := c.checkLevels(sub.Filter); err != nil {
+			return err
+		}
+		if !c.maySubscribe(sub.Filter) {
+			ack.Codes = append(ack.Codes, subackFailure)
+			continue
+		}
+		s.mu.Lock()
+		s.setLocked(sub)
+		s.mu.Unlock()
+		c.srv.router.subscribe(s, sub)
+		ack.Codes = append(ack.Codes, sub.QoS)
+		granted[sub.Filter] = sub.QoS
+	}
+	// SUBACK goes before the retained messages that it is about. The
+	// specification allows either order (3.8.4); clients are used to this one.
+	c.mu.Lock()
+	c.subscribing++
+	c.mu.Unlock()
+	suback := func() {
+		c.send(func(dst []byte) []byte {
+			c.subscribing--
+			if out, err := ack.Append(dst, c.version); err == nil {
+				return out
+			}
+			return dst
+		})
+	}
+	var found []wanted
+	if s.durable {
+		found = c.srv.retained.appendTo(granted, func(kept []*holdfast.Message) { c.saveSubscriptions(kept, suback) })
+	} else {
+		found = c.srv.retained.matching(granted)
+		suback()
+	}
+	c.sendRetained(found)
+	return nil
+}
+
+// maySubscribe says whether a filter is granted, by access and by the limit.
+func (c *conn) maySubscribe(filter string) bool {
+	if !c.srv.opts.Access.Subscribe(c.clientID, c.username, filter) {
+		c.srv.log.Warn("subscription denied", "client_id", c.clientID, "filter", filter)
+		return false
+	}
+	c.sess.mu.Lock()
+	_, replaces := c.sess.subs[filter]
+	full := !replaces && (len(c.sess.subs) >= c.srv.limits.MaxSubscriptions || c.sess.subsBytes+len(filter) > maxFilterBytes)
+	c.sess.mu.Unlock()
+	if full {
+		c.srv.log.Warn("subscription refused: the client has too many, or its filters are too long",
+			"client_id", c.clientID, "max_subscriptions", c.srv.limits.MaxSubscriptions, "max_bytes", maxFilterBytes)
+	}
+	return !full
+}
+
+// handleUnsubscribe removes subscriptions; UNSUBACK waits for the disk as
+// SUBACK does.
+func (c *conn) handleUnsubscribe(body []byte) error {
+	var p packet.Unsubscribe
+	if err := p.Decode(body, c.version); err != nil {
+		return err
+	}
+	s := c.sess
+	for _, f := range p.Filters {
+		if err := topic.ValidFilter(f); err != nil {
+			return fmt.Errorf("UNSUBSCRIBE: %w", err)
+		}
+		s.mu.Lock()
+		s.removeLocked(f)
+		s.mu.Unlock()
+		c.srv.router.unsubscribe(s, f)
+	}
+	ack := packet.Unsuback{PacketID: p.PacketID}
+	unsuback := func() {
+		c.send(func(dst []byte) []byte {
+			if out, err := ack.Append(dst, c.version); err == nil {
+				return out
+			}
+			return dst
+		})
+	}
+	if !s.durable {
+		unsuback()
+		return nil
+	}
+	c.saveSubscriptions(nil, unsuback)
+	return nil
+}
+
+// saveSubscriptions stores the session's subscriptions, with retained messages
+// to be queued for it, and calls done when all of it is on disk.
+func (c *conn) saveSubscriptions(kept []*holdfast.Message, done func()) {
+	c.sess.mu.Lock()
+	state := c.sess.stateLocked()
+	c.sess.mu.Unlock()
+	c.srv.opts.Store.Change(&holdfast.SessionChange{ClientID: c.clientID, Save: state, Append: kept},
+		func(err error) {
+			if err != nil {
+				c.close(fmt.Errorf("store the subscriptions: %w", err))
+				return
+			}
+			done()
+		})
+}

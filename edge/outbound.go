@@ -1,0 +1,182 @@
+package edge
+
+import (
+	"fmt"
+
+	"holdfast"
+	"holdfast/edge/packet"
+)
+
+// fillTarget is about how many bytes of a session the writer gathers for one write.
+const fillTarget = 64 << 10
+
+// outbound is one QoS 1 or 2 message on its way to the client.
+type outbound struct {
+	id    holdfast.ItemID
+	qos   byte
+	state outboundState
+}
+
+type outboundState byte
+
+const (
+	outSent      outboundState = iota // PUBLISH was sent
+	outReleasing                      // PUBREC has come, the disk does not know it yet
+	outReleased                       // PUBREL was sent
+)
+
+// packetIDOf binds the packet identifier to the position in the session's
+// queue. So a message keeps its identifier over reconnects and restarts, as
+// [MQTT-4.4.0-1] asks, and nothing needs to be written before it is sent.
+func packetIDOf(id holdfast.ItemID) uint16 {
+	return uint16((id.Position()-1)%maxPacketID) + 1
+}
+
+// fillFromSession appends PUBLISH packets from the session's outbox to buf, as
+// far as the client's window and fillTarget allow; what is in buf already does
+// not count, or a flood of QoS 0 would keep them waiting for ever. Only the
+// writer calls it, and only after start.
+func (c *conn) fillFromSession(buf []byte) ([]byte, error) {
+	s := c.sess
+	buf = c.fillRetained(buf, len(buf)+fillTarget/2)
+	for full := len(buf) + fillTarget; len(buf) < full && s.windowOpen(c.srv.limits.MaxInflight); {
+		it, ok := c.held, c.held.Msg != nil
+		if !ok {
+			var err error
+			if it, ok, err = s.outbox.TryNext(); err != nil {
+				return buf, err
+			}
+		}
+		if !ok {
+			return buf, nil
+		}
+		pid := packetIDOf(it.ID)
+		free, release := s.takeOff(pid, it)
+		if !free {
+			// The identifier is still in use by a message 65,535 positions
+			// earlier; its acknowledgement wakes the writer. Releasing the item
+			// would wake it at once, and again, for as long as that takes.
+			c.held = it
+			return buf, nil
+		}
+		c.held = holdfast.Item{}
+		switch {
+		case release:
+			c.release(pid, it.ID)
+		default:
+			var err error
+			if buf, err = appendItem(buf, it, pid, c.version); err != nil {
+				return buf, err
+			}
+			c.srv.stats.sent.Add(1)
+		}
+	}
+	return buf, nil
+}
+
+func appendItem(buf []byte, it holdfast.Item, pid uint16, v packet.Version) ([]byte, error) {
+	p := packet.Publish{
+		Dup: it.Again, QoS: it.Msg.QoS, Retain: it.Msg.Retain,
+		Topic: []byte(it.Msg.Topic), PacketID: pid, Payload: it.Msg.Payload,
+	}
+	return p.Append(buf, v)
+}
+
+func (s *session) windowOpen(limit int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.inflight) < limit
+}
+
+// takeOff notes that an item is in flight under pid. ok is false if pid is in
+// use; release is true if the client had already sent PUBREC for the item on an
+// earlier connection: only PUBREL may be sent then.
+func (s *session) takeOff(pid uint16, it holdfast.Item) (ok, release bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inflight[pid] != nil {
+		return false, false
+	}
+	o := &outbound{id: it.ID, qos: it.Msg.QoS}
+	if s.releasedBefore[it.ID.Position()] {
+		o.state, release = outReleasing, true
+	}
+	s.inflight[pid] = o
+	return true, release
+}
+
+// pubrec notes a PUBREC and returns in which state the message was before; a
+// packet identifier that is not in flight with QoS 2 counts as outReleased.
+func (s *session) pubrec(pid uint16) (holdfast.ItemID, outboundState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.inflight[pid]
+	if o == nil || o.qos != 2 {
+		return 0, outReleased
+	}
+	was := o.state
+	if was == outSent {
+		o.state = outReleasing
+	}
+	return o.id, was
+}
+
+// release makes PUBREC durable and then sends PUBREL: after PUBREL the client
+// forgets the identifier, so the message must never be sent again.
+func (c *conn) release(pid uint16, id holdfast.ItemID) {
+	pubrel := func(err error) {
+		if err != nil {
+			c.close(fmt.Errorf("store PUBREC: %w", err))
+			return
+		}
+		c.sess.releaseDone(pid, id)
+		c.sendAck(packet.PUBREL, pid)
+	}
+	if !c.sess.durable {
+		pubrel(nil)
+		return
+	}
+	c.srv.opts.Store.Change(&holdfast.SessionChange{ClientID: c.clientID, Released: []uint64{id.Position()}}, pubrel)
+}
+
+func (s *session) releaseDone(pid uint16, id holdfast.ItemID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.inflight[pid]; o != nil && o.id == id {
+		o.state = outReleased
+	}
+}
+
+// acknowledged settles a packet identifier: PUBACK for QoS 1, PUBCOMP for QoS 2.
+// One that was not asked for is ignored: it may answer an earlier connection.
+func (s *session) acknowledged(pid uint16, qos byte) {
+	s.mu.Lock()
+	o := s.inflight[pid]
+	if o == nil || o.qos != qos || (qos == 2 && o.state != outReleased) {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.inflight, pid)
+	delete(s.releasedBefore, o.id.Position())
+	s.mu.Unlock()
+	s.outbox.Ack(o.id)
+	if c := s.conn.Load(); c != nil {
+		c.signal() // the window has room again
+	}
+}
+
+// takeInflight empties the window, for the end of a connection, and remembers
+// for which messages PUBREC has come.
+func (s *session) takeInflight() []holdfast.ItemID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]holdfast.ItemID, 0, len(s.inflight))
+	for _, o := range s.inflight {
+		ids = append(ids, o.id)
+		if o.state != outSent {
+			s.releasedBefore[o.id.Position()] = true
+		}
+	}
+	clear(s.inflight)
+	return ids
+}

@@ -1,0 +1,201 @@
+package edge
+
+import (
+	"sync"
+
+	"holdfast"
+	"holdfast/edge/packet"
+	"holdfast/edge/topic"
+)
+
+// retained has the last retained message of each topic, as the store has it.
+type retained struct {
+	mu    sync.RWMutex
+	names topic.Names[*holdfast.Message] // guarded by mu
+	bytes int                            // of all of them; guarded by mu
+}
+
+func (r *retained) restore(m *holdfast.Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.setLocked(m)
+}
+
+// fitsLocked reports whether m may be retained under the bounds.
+func (r *retained) fitsLocked(m *holdfast.Message, most, mostBytes int) bool {
+	if len(m.Payload) == 0 {
+		return true
+	}
+	old, replaces := r.names.Get(m.Topic)
+	if replaces {
+		return r.bytes-old.Size()+m.Size() <= max(mostBytes, r.bytes)
+	}
+	return r.names.Len() < most && r.bytes+m.Size() <= mostBytes
+}
+
+// setLocked keeps m; one with an empty payload clears its topic [MQTT-3.3.1-10].
+func (r *retained) setLocked(m *holdfast.Message) {
+	var old *holdfast.Message
+	if len(m.Payload) == 0 {
+		old, _ = r.names.Delete(m.Topic)
+	} else {
+		old, _ = r.names.Set(m.Topic, m)
+		r.bytes += m.Size()
+	}
+	if old != nil {
+		r.bytes -= old.Size()
+	}
+}
+
+// wanted is a topic whose retained message a subscription asks for, and with
+// which QoS at most.
+type wanted struct {
+	topic string
+	qos   byte
+}
+
+// matching returns the topics with a retained message for any of the filters,
+// each once with the highest QoS of them: overlapping filters in one SUBSCRIBE
+// do not multiply what is sent.
+func (r *retained) matching(filters map[string]byte) []wanted {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.matchingLocked(filters)
+}
+
+func (r *retained) matchingLocked(filters map[string]byte) []wanted {
+	var found []wanted
+	at := make(map[string]int)
+	for filter, qos := range filters {
+		r.names.Match(filter, func(name string, _ *holdfast.Message) bool {
+			if len(filters) == 1 {
+				found = append(found, wanted{name, qos})
+				return true
+			}
+			i, ok := at[name]
+			if !ok {
+				i = len(found)
+				at[name] = i
+				found = append(found, wanted{topic: name})
+			}
+			found[i].qos = max(found[i].qos, qos)
+			return true
+		})
+	}
+	return found
+}
+
+// appendTo calls queue with the retained messages that are to be queued for a
+// durable session and returns the topics of those that go out with QoS 0.
+// Nothing is retained meanwhile: a newer message comes behind these in the
+// queue, where an older one would look like the last word.
+func (r *retained) appendTo(filters map[string]byte, queue func([]*holdfast.Message)) (rest []wanted) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var kept []*holdfast.Message
+	for _, w := range r.matchingLocked(filters) {
+		m, _ := r.names.Get(w.topic)
+		if qos := min(m.QoS, w.qos); qos > 0 {
+			kept = append(kept, withDelivery(m, qos, true))
+		} else {
+			rest = append(rest, wanted{topic: w.topic})
+		}
+	}
+	queue(kept)
+	return rest
+}
+
+func (r *retained) len() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.names.Len()
+}
+
+// waitingRetained are topics whose retained message is still to be sent to a
+// client, each once however often it subscribes. The reader adds and the writer
+// takes; the committer has nothing to do with its lock.
+type waitingRetained struct {
+	mu     sync.Mutex
+	topics []string
+	qos    map[string]byte
+}
+
+func (w *waitingRetained) add(found []wanted) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.qos == nil {
+		w.qos = make(map[string]byte, len(found))
+	}
+	for _, x := range found {
+		qos, ok := w.qos[x.topic]
+		if !ok {
+			w.topics = append(w.topics, x.topic)
+		}
+		w.qos[x.topic] = max(qos, x.qos)
+	}
+}
+
+// take removes the first; ok is false if there is none, or if it may have a QoS
+// above 0 and mayAck is false.
+func (w *waitingRetained) take(mayAck func() bool) (x wanted, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.topics) == 0 {
+		w.topics, w.qos = nil, nil
+		return x, false
+	}
+	x = wanted{w.topics[0], w.qos[w.topics[0]]}
+	if x.qos > 0 && !mayAck() {
+		return x, false
+	}
+	w.topics = w.topics[1:]
+	delete(w.qos, x.topic)
+	return x, true
+}
+
+// sendRetained notes topics whose retained message is to be sent. The writer
+// takes them at the client's pace: any number of them may match.
+func (c *conn) sendRetained(found []wanted) {
+	if len(found) > 0 {
+		c.retained.add(found)
+		c.signal()
+	}
+}
+
+// fillRetained appends retained messages with QoS 0 to buf until it has about
+// full bytes, and gives those of QoS 1 and 2 to the outbox of a clean session, a
+// window of them at most. It sends what is retained now: a newer message has
+// gone to the subscriber by itself, and the older one after it would look like
+// the last word.
+func (c *conn) fillRetained(buf []byte, full int) []byte {
+	room := func() bool { return c.sess.outbox.Len() < c.srv.limits.MaxInflight }
+	for len(buf) < full {
+		w, ok := c.retained.take(room)
+		if !ok {
+			return buf
+		}
+		buf = c.appendRetained(buf, w)
+	}
+	return buf
+}
+
+func (c *conn) appendRetained(buf []byte, w wanted) []byte {
+	r := &c.srv.retained
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	m, ok := r.names.Get(w.topic)
+	if !ok {
+		return buf
+	}
+	if qos := min(m.QoS, w.qos); qos > 0 {
+		c.push(withDelivery(m, qos, true), true)
+		return buf
+	}
+	p := packet.Publish{Retain: true, Topic: []byte(w.topic), Payload: m.Payload}
+	out, err := p.Append(buf, c.version)
+	if err != nil {
+		return buf
+	}
+	c.srv.stats.sent.Add(1)
+	return out
+}

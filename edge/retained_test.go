@@ -1,0 +1,130 @@
+package edge
+
+import (
+	"bytes"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+
+	"holdfast"
+	"holdfast/edge/packet"
+)
+
+// retainedFor counts what waits in memory for a client because it has subscribed.
+func (b *bench) retainedFor(id string) int {
+	b.srv.mu.Lock()
+	s := b.srv.sessions[id]
+	b.srv.mu.Unlock()
+	c := s.conn.Load()
+	c.retained.mu.Lock()
+	defer c.retained.mu.Unlock()
+	return len(c.retained.topics) + s.outbox.Len()
+}
+
+func TestSubscribingAgainDoesNotMultiplyRetainedMessages(t *testing.T) {
+	const kept = 500
+	for qos := byte(0); qos <= 2; qos++ {
+		t.Run(fmt.Sprintf("with QoS %d", qos), func(t *testing.T) {
+			b := startBroker(t, newFakeDisk())
+			for i := range kept {
+				b.srv.Publish(&holdfast.Message{Topic: fmt.Sprint("r/", i), Payload: make([]byte, 16<<10), QoS: qos, Retain: true}, func(error) {})
+			}
+			s := b.connect("sub")
+			one := packet.Subscribe{PacketID: 1}
+			for range 1000 {
+				one.Filters = append(one.Filters, holdfast.Subscription{Filter: "#", QoS: qos}, holdfast.Subscription{Filter: "+/#", QoS: qos})
+			}
+			s.send(one.Append(nil, s.v))
+			for range 200 { // and nothing is read
+				p := packet.Subscribe{PacketID: 2, Filters: subsOf("r/+", qos)}
+				s.send(p.Append(nil, s.v))
+			}
+			p := packet.Subscribe{PacketID: 3, Filters: subsOf("last", 0)}
+			s.send(p.Append(nil, s.v))
+			eventually(t, "all was handled", func() bool { return b.srv.Stats().Subscriptions == 4 })
+			if n := b.retainedFor("sub"); n > kept+b.srv.limits.MaxInflight {
+				t.Errorf("%d messages wait for the client, %d are retained", n, kept)
+			}
+		})
+	}
+}
+
+// hookAccess calls hook when a client asks for a filter.
+type hookAccess struct {
+	Anonymous
+	hook func(filter string)
+}
+
+func (a hookAccess) Subscribe(_, _, filter string) bool {
+	a.hook(filter)
+	return true
+}
+
+func TestTheLastWordOfATopicIsTheNewest(t *testing.T) {
+	for _, kind := range []string{"clean", "durable"} {
+		t.Run("for a "+kind+" session that subscribes meanwhile", func(t *testing.T) {
+			state := func(payload string) *holdfast.Message {
+				return &holdfast.Message{Topic: "a", Payload: []byte(payload), QoS: 1, Retain: true}
+			}
+			var b *bench
+			b = startBroker(t, newFakeDisk(), func(o *Options) {
+				o.Access = hookAccess{AnonymousLoopback, func(filter string) {
+					if filter == "b" { // "a" was granted already
+						b.srv.Publish(state("new"), func(error) {})
+					}
+				}}
+			})
+			b.srv.Publish(state("old"), func(error) {})
+			s := b.connect("sub", func(p *packet.Connect) { p.CleanStart = kind == "clean" })
+			s.subscribe(1, "a", 1, "b", 1)
+			var last string
+			for range 2 { // live, and retained
+				var p packet.Publish
+				if err := p.Decode(2, s.expect(packet.PUBLISH), s.v); err != nil {
+					t.Fatal(err)
+				}
+				last = string(p.Payload)
+			}
+			s.expectNothing()
+			if last != "new" {
+				t.Errorf("the subscriber was told %q at last", last)
+			}
+		})
+	}
+}
+
+func TestWhoSubscribesWhileAStateIsPublishedKnowsIt(t *testing.T) {
+	srv, err := NewServer(Options{Sink: nowhere{newFakeDisk()}, Store: newFakeDisk(), Access: AnonymousAlways, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "a"
+	for i := range 1000 { // to be looked at between finding and retaining
+		srv.router.subscribe(newSession(fmt.Sprint(i), true), holdfast.Subscription{Filter: name, QoS: 1})
+	}
+	state := func(payload string) {
+		srv.Publish(&holdfast.Message{Topic: name, Payload: []byte(payload), QoS: 1, Retain: true}, func(error) {})
+	}
+	for i := range 300 {
+		state("old")
+		s := newSession("sub", false)
+		s.outbox = newMemoryOutbox(1 << 20)
+		c := &conn{srv: srv, sess: s, version: packet.V311, started: true, wake: make(chan struct{}, 1)}
+		s.conn.Store(c)
+		var both sync.WaitGroup
+		both.Go(func() { state("new") })
+		if i%2 == 0 {
+			runtime.Gosched()
+		}
+		srv.router.subscribe(s, holdfast.Subscription{Filter: name})
+		s.subs[name] = holdfast.Subscription{Filter: name}
+		found := srv.retained.matching(map[string]byte{name: 0})
+		retained := c.appendRetained(nil, found[0])
+		both.Wait()
+		if !bytes.Contains(retained, []byte("new")) && len(c.out) == 0 {
+			t.Fatalf("round %d: the subscriber was never told of the newer state", i)
+		}
+		srv.router.forget(s)
+	}
+}

@@ -1,0 +1,248 @@
+package edge
+
+import (
+	"sync"
+
+	"holdfast"
+	"holdfast/edge/packet"
+	"holdfast/edge/topic"
+)
+
+// What is remembered: the subscribers of so many topics, of so many subscribers
+// in all (16 bytes each), and of no longer topics, which nobody needs but one
+// who wants to fill the memory.
+const (
+	matchCacheTopics       = 4096
+	matchCacheDestinations = 256 << 10
+	matchCacheTopicLength  = 256
+)
+
+// router knows who wants a topic. The answer for a topic is remembered until
+// any subscription changes.
+type router struct {
+	mu     sync.RWMutex
+	tree   topic.Tree[*session, byte] // QoS by filter and session; guarded by mu
+	cache  map[string][]destination   // guarded by mu; its values are never changed
+	cached int                        // destinations in cache; guarded by mu
+}
+
+// destination is one subscriber of a topic. Overlapping subscriptions of one
+// session make one copy, with the highest QoS of them (MQTT 3.1.1, 3.3.5).
+type destination struct {
+	sess *session
+	qos  byte
+}
+
+func (r *router) subscribe(s *session, sub holdfast.Subscription) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tree.Add(sub.Filter, s, sub.QoS)
+	r.changedLocked()
+}
+
+func (r *router) unsubscribe(s *session, filter string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tree.Remove(filter, s)
+	r.changedLocked()
+}
+
+// forget removes all subscriptions of a session.
+func (r *router) forget(s *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for filter := range s.subs {
+		r.tree.Remove(filter, s)
+	}
+	if len(s.subs) > 0 { // most clients only publish
+		r.changedLocked()
+	}
+}
+
+func (r *router) changedLocked() {
+	clear(r.cache)
+	r.cached = 0
+}
+
+func (r *router) len() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.tree.Len()
+}
+
+// match returns the subscribers of a topic. The slice must not be changed.
+func (r *router) match(name string) []destination {
+	r.mu.RLock()
+	dests, ok := r.cache[name]
+	r.mu.RUnlock()
+	if ok {
+		return dests
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := make(map[*session]int)
+	r.tree.Match(name, func(s *session, qos byte) {
+		if i, ok := at[s]; ok {
+			dests[i].qos = max(dests[i].qos, qos)
+			return
+		}
+		at[s] = len(dests)
+		dests = append(dests, destination{s, qos})
+	})
+	r.rememberLocked(name, dests)
+	return dests
+}
+
+// rememberLocked makes room by forgetting an eighth, whichever: if all were
+// forgotten, more topics than there is room for would never be found again.
+func (r *router) rememberLocked(name string, dests []destination) {
+	if len(name) > matchCacheTopicLength || len(dests) > matchCacheDestinations/8 {
+		return
+	}
+	r.cached -= len(r.cache[name]) // another publisher was quicker
+	delete(r.cache, name)
+	if len(r.cache) >= matchCacheTopics || r.cached+len(dests) > matchCacheDestinations {
+		for other, old := range r.cache {
+			if len(r.cache) <= matchCacheTopics/8*7 && r.cached+len(dests) <= matchCacheDestinations/8*7 {
+				break
+			}
+			delete(r.cache, other)
+			r.cached -= len(old)
+		}
+	}
+	if r.cache == nil {
+		r.cache = make(map[string][]destination)
+	}
+	r.cache[name] = dests
+	r.cached += len(dests)
+}
+
+// publication is a message with what the broker knows of its way here.
+type publication struct {
+	msg     *holdfast.Message
+	inbound *holdfast.Inbound // the QoS 2 packet identifier to be stored with it
+	willOf  string            // the client whose stored will this is
+}
+
+// publish brings a message to everyone who wants it. The order is the promise:
+// the Sink first decides for all durable destinations; then connected
+// subscribers get QoS 0 and 1 at once, without waiting for the disk; QoS 2 and
+// done wait until it is safe. A non-nil error means refused: delivered and
+// stored nowhere, done is not called.
+func (s *Server) publish(p publication, done func(error)) error {
+	var dests []destination
+	var err error
+	if p.msg.Retain {
+		dests, err = s.acceptRetained(p, done)
+	} else {
+		dests, err = s.accept(p, p.msg, done)
+	}
+	if err != nil {
+		return err
+	}
+	s.deliver(dests, p.msg, 0)
+	if p.msg.QoS > 0 {
+		s.deliver(dests, p.msg, 1)
+	}
+	return nil
+}
+
+// accept finds who wants a publication and offers it to the Sink as msg.
+func (s *Server) accept(p publication, msg *holdfast.Message, done func(error)) ([]destination, error) {
+	dests := s.router.match(p.msg.Topic)
+	pub := &holdfast.Publication{Msg: msg, Inbound: p.inbound, WillOf: p.willOf}
+	exactlyOnce := false
+	for _, d := range dests {
+		qos := min(d.qos, p.msg.QoS)
+		switch {
+		case qos == 0 || d.echoes(p.msg):
+		case d.sess.durable:
+			pub.Sessions = append(pub.Sessions, holdfast.Delivery{
+				ClientID: d.sess.clientID, QoS: qos, Retain: d.sess.bridge.Load() && p.msg.Retain})
+		case qos == 2:
+			exactlyOnce = true
+		}
+	}
+	safe := done
+	if exactlyOnce {
+		safe = func(err error) {
+			if err == nil {
+				s.deliver(dests, p.msg, 2)
+			}
+			done(err)
+		}
+	}
+	return dests, s.opts.Sink.Accept(pub, safe)
+}
+
+// acceptRetained is accept for a message to be retained. It is remembered in the
+// same order as the Sink has taken it, so that disk and memory agree. Whoever
+// subscribes meanwhile is either among the destinations or finds it retained.
+func (s *Server) acceptRetained(p publication, done func(error)) ([]destination, error) {
+	s.retained.mu.Lock()
+	defer s.retained.mu.Unlock()
+	if !s.retained.fitsLocked(p.msg, s.limits.MaxRetained, s.limits.MaxRetainedBytes) {
+		if s.stats.notRetained.Add(1)%100 == 1 {
+			s.log.Warn("message not retained: limits.max_retained_messages or max_retained_bytes is met", "topic", p.msg.Topic)
+		}
+		return s.accept(p, withDelivery(p.msg, p.msg.QoS, false), done)
+	}
+	dests, err := s.accept(p, p.msg, done)
+	if err == nil {
+		s.retained.setLocked(p.msg)
+	}
+	return dests, err
+}
+
+// echoes reports whether the message would go back to the bridge it came from.
+func (d destination) echoes(m *holdfast.Message) bool {
+	return d.sess.bridge.Load() && m.Origin == d.sess.clientID
+}
+
+// deliver hands a message to the subscribers that are to get it with this QoS:
+// QoS 0 to everyone connected, QoS 1 and 2 to clean sessions. Durable sessions
+// take those from their queue. It never blocks.
+func (s *Server) deliver(dests []destination, m *holdfast.Message, qos byte) {
+	switch {
+	case len(dests) == 0:
+		return
+	case qos == 0:
+		s.deliverQoS0(dests, m)
+		return
+	}
+	for _, d := range dests {
+		c := d.sess.conn.Load()
+		if c == nil || d.sess.durable || min(d.qos, m.QoS) != qos || d.echoes(m) {
+			continue
+		}
+		if !c.push(withDelivery(m, qos, d.sess.bridge.Load() && m.Retain), false) && c.close(errSlow) {
+			s.stats.droppedSlow.Add(1)
+		}
+	}
+}
+
+func (s *Server) deliverQoS0(dests []destination, m *holdfast.Message) {
+	// Once for all of them, and on the stack unless the topic is long.
+	var name [128]byte
+	p := packet.Publish{Topic: append(name[:0], m.Topic...), Payload: m.Payload}
+	for _, d := range dests {
+		c := d.sess.conn.Load()
+		if c == nil || min(d.qos, m.QoS) != 0 || d.echoes(m) {
+			continue
+		}
+		p.Retain = d.sess.bridge.Load() && m.Retain
+		c.sendPublishQoS0(&p)
+	}
+}
+
+// withDelivery returns m with the QoS and RETAIN flag of one delivery.
+func withDelivery(m *holdfast.Message, qos byte, retain bool) *holdfast.Message {
+	if m.QoS == qos && m.Retain == retain {
+		return m
+	}
+	out := *m
+	out.QoS, out.Retain = qos, retain
+	return &out
+}

@@ -1,0 +1,238 @@
+// Package edge is the local MQTT broker: the sensors' side of the gateway.
+//
+// A message's life begins here. A connection reads it (conn.go), its session
+// knows duplicates (session.go), the router finds who wants it (router.go), the
+// Sink makes it safe in every durable destination, and only then does the
+// connection acknowledge it (P1: acknowledged means safe). What happens behind
+// the Sink - queues on disk, bridges - the broker neither knows nor waits for
+// when it delivers to connected subscribers.
+//
+// Goroutines: one a listener, a reader and a writer for each connection, one for
+// wills that were refused; all are awaited by Shutdown.
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"holdfast"
+)
+
+// Limits bound what clients can make the broker hold. A zero field means the
+// default given with it.
+type Limits struct {
+	// MaxPacketSize is the largest packet accepted, in bytes (256 KiB). A
+	// larger one ends its connection.
+	MaxPacketSize int
+	// MaxConnections is how many clients may be connected at once (1,000).
+	MaxConnections int
+	// MaxInflight is how many QoS 1 and 2 messages may be unacknowledged by
+	// one subscriber (64; at most 65,535).
+	MaxInflight int
+	// MaxOutboundBytes bounds what waits in memory for one client that reads
+	// slowly (1 MiB). Beyond it QoS 0 is dropped and counted; a clean session
+	// with QoS 1 or 2 waiting is disconnected.
+	MaxOutboundBytes int
+	// MaxPendingBytes bounds what all clients have published and is not on
+	// disk yet (8 MiB). At the bound connections are read no further.
+	MaxPendingBytes int
+	// ConnectTimeout is how long a connection may take to send CONNECT (10 s).
+	ConnectTimeout time.Duration
+	// RefuseWait is how long a message is parked when a queue refuses it;
+	// after that its publisher is disconnected, so that it sends again (30 s).
+	RefuseWait time.Duration
+	// MaxClientIDLength in bytes (1,024).
+	MaxClientIDLength int
+	// MaxSessions is how many durable sessions are kept (5,000), each with its
+	// queue on disk. A client that would need one more is refused with return
+	// code 3: to end a session for it would lose what that one was promised.
+	MaxSessions int
+	// MaxSubscriptions of one client (1,000); more are refused with 0x80.
+	MaxSubscriptions int
+	// MaxRetained is how many retained messages are kept (100,000). A message
+	// that would be one more is delivered, not retained, and counted.
+	MaxRetained int
+	// MaxRetainedBytes bounds their size together (64 MiB); they are held in
+	// memory. The rule is that of MaxRetained.
+	MaxRetainedBytes int
+	// MaxTopicLevels bounds the levels of a topic name or filter (128); more
+	// end the connection.
+	MaxTopicLevels int
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&l.MaxPacketSize, 256<<10)
+	def(&l.MaxConnections, 1000)
+	def(&l.MaxInflight, 64)
+	l.MaxInflight = min(l.MaxInflight, maxPacketID)
+	def(&l.MaxOutboundBytes, 1<<20)
+	def(&l.MaxPendingBytes, 8<<20)
+	def(&l.MaxClientIDLength, 1024)
+	def(&l.MaxSessions, 5000)
+	def(&l.MaxSubscriptions, 1000)
+	def(&l.MaxRetained, 100_000)
+	def(&l.MaxRetainedBytes, 64<<20)
+	def(&l.MaxTopicLevels, 128)
+	if l.ConnectTimeout <= 0 {
+		l.ConnectTimeout = 10 * time.Second
+	}
+	if l.RefuseWait <= 0 {
+		l.RefuseWait = 30 * time.Second
+	}
+	return l
+}
+
+// Options are what a Server is made of. All parts but Limits must be set.
+type Options struct {
+	Sink   Sink
+	Store  Store
+	Access Access
+	Logger *slog.Logger
+	Limits Limits
+}
+
+// Server is a broker. Its methods may be called by any goroutine.
+type Server struct {
+	opts   Options
+	limits Limits
+	log    *slog.Logger
+
+	router   router
+	retained retained
+	pending  pressure
+	wills    wills
+	stats    counters
+
+	mu       sync.Mutex
+	sessions map[string]*session   // by client identifier; guarded by mu
+	conns    map[*conn]struct{}    // guarded by mu
+	lns      map[net.Listener]bool // guarded by mu
+	retrying bool                  // retryWills runs; guarded by mu
+	closed   bool                  // guarded by mu
+	quit     chan struct{}         // closed with closed
+	wg       sync.WaitGroup        // listeners and connections; Add only under mu
+}
+
+// NewServer restores sessions and retained messages from the store and
+// publishes the wills that were outstanding when the process ended. This is
+// done before any client can connect: a will that came after its client had
+// come back would overwrite the newer state (MQTT 3.1.1, 3.1.2.5 allows the
+// delay).
+func NewServer(o Options) (*Server, error) {
+	s := &Server{
+		opts:     o,
+		limits:   o.Limits.withDefaults(),
+		log:      o.Logger,
+		sessions: make(map[string]*session),
+		conns:    make(map[*conn]struct{}),
+		lns:      make(map[net.Listener]bool),
+		quit:     make(chan struct{}),
+	}
+	s.pending.init(int64(s.limits.MaxPendingBytes))
+	s.wills.init()
+	kept, err := o.Store.Retained()
+	if err != nil {
+		return nil, fmt.Errorf("read retained messages: %w", err)
+	}
+	for _, m := range kept {
+		s.retained.restore(m)
+	}
+	states, err := o.Store.Sessions()
+	if err != nil {
+		return nil, fmt.Errorf("read sessions: %w", err)
+	}
+	for _, st := range states {
+		if err := s.restoreSession(st); err != nil {
+			return nil, err
+		}
+	}
+	wills, err := o.Store.Wills()
+	if err != nil {
+		return nil, fmt.Errorf("read wills: %w", err)
+	}
+	for id, will := range wills {
+		s.publishWill(id, will)
+	}
+	return s, nil
+}
+
+// Serve accepts connections on ln until ln fails or Shutdown is called, which
+// closes ln; it then returns nil. One goroutine a listener.
+func (s *Server) Serve(ln net.Listener) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return holdfast.ErrClosed
+	}
+	s.lns[ln] = true
+	s.wg.Add(1)
+	if !s.retrying {
+		s.retrying = true
+		s.wg.Add(1)
+		go func() {
+			defer s.wg.Done()
+			s.retryWills()
+		}()
+	}
+	s.mu.Unlock()
+	defer s.wg.Done()
+	return s.acceptLoop(ln)
+}
+
+// Publish takes a message from inside the gateway (a bridge, the gateway's own
+// state) as if a client had published it. done is called exactly once, on any
+// goroutine: with nil when the message is safe in every durable destination.
+func (s *Server) Publish(msg *holdfast.Message, done func(error)) {
+	if err := s.publish(publication{msg: msg}, done); err != nil {
+		done(err)
+	}
+}
+
+// Shutdown closes listeners and connections and waits for their goroutines.
+// Wills of clients that are still connected stay stored and are published at
+// the next start. It returns ctx.Err() if ctx ends before all has stopped.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.quit)
+	}
+	for ln := range s.lns {
+		ln.Close()
+	}
+	for c := range s.conns {
+		c.close(errShutdown)
+	}
+	s.mu.Unlock()
+
+	stopped := make(chan struct{})
+	go func() { s.wg.Wait(); close(stopped) }()
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for c := range s.conns {
+		c.abort(errShutdown)
+	}
+	s.mu.Unlock()
+	<-stopped
+	return ctx.Err()
+}
+
+var (
+	errShutdown = errors.New("the gateway is shutting down")
+	errSlow     = errors.New("the client reads too slowly for its QoS 1 and 2 messages (limits.max_outbound_bytes)")
+	errTakeover = errors.New("another connection has taken over the client identifier")
+)

@@ -1,0 +1,69 @@
+package edge
+
+import "sync/atomic"
+
+// counters are written on hot paths, each by atomic additions.
+type counters struct {
+	connections        atomic.Uint64
+	refusedConnections atomic.Uint64
+	received           atomic.Uint64
+	sent               atomic.Uint64
+	droppedQoS0        atomic.Uint64
+	droppedSlow        atomic.Uint64
+	droppedDenied      atomic.Uint64
+	notRetained        atomic.Uint64
+	notKeptQoS0        atomic.Uint64
+	refusedFull        atomic.Uint64
+}
+
+// Stats is a snapshot for people and metrics; all counts since the start.
+type Stats struct {
+	Clients       int    `json:"clients"`  // connected now
+	Sessions      int    `json:"sessions"` // durable ones, connected or not
+	Retained      int    `json:"retained"`
+	Subscriptions int    `json:"subscriptions"` // of all sessions
+	Connections   uint64 `json:"connections"`
+	// Received counts PUBLISH packets taken from clients, Sent those written.
+	Received uint64 `json:"received"`
+	Sent     uint64 `json:"sent"`
+	// DroppedQoS0 were not sent because their subscriber read too slowly,
+	// DroppedDenied because their publisher may not use the topic.
+	DroppedQoS0   uint64 `json:"dropped_qos0"`
+	DroppedDenied uint64 `json:"dropped_denied"`
+	// SlowDisconnected counts clean sessions that were ended for slowness.
+	SlowDisconnected uint64 `json:"slow_disconnected"`
+	NotRetained      uint64 `json:"not_retained"`
+	// NotKeptQoS0 went to connected clients only: a queue refused them, or the
+	// disk has failed.
+	NotKeptQoS0 uint64 `json:"not_kept_qos0"`
+	// RefusedFull counts publishers that were disconnected because a queue
+	// with when_full = "refuse" stayed full.
+	RefusedFull        uint64 `json:"refused_full"`
+	RefusedConnections uint64 `json:"refused_connections"`
+	PendingBytes       int64  `json:"pending_bytes"`
+}
+
+// Stats may be called at any time.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	clients, sessions := 0, 0
+	for _, ss := range s.sessions {
+		if ss.durable {
+			sessions++
+		}
+		if ss.attached() {
+			clients++
+		}
+	}
+	s.mu.Unlock()
+	return Stats{
+		Clients: clients, Sessions: sessions, Retained: s.retained.len(), Subscriptions: s.router.len(),
+		Connections: s.stats.connections.Load(),
+		Received:    s.stats.received.Load(), Sent: s.stats.sent.Load(),
+		DroppedQoS0: s.stats.droppedQoS0.Load(), DroppedDenied: s.stats.droppedDenied.Load(),
+		SlowDisconnected: s.stats.droppedSlow.Load(), NotRetained: s.stats.notRetained.Load(),
+		NotKeptQoS0: s.stats.notKeptQoS0.Load(),
+		RefusedFull: s.stats.refusedFull.Load(), RefusedConnections: s.stats.refusedConnections.Load(),
+		PendingBytes: s.pending.n.Load(),
+	}
+}
