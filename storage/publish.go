@@ -1,0 +1,144 @@
+package storage
+
+import (
+	"fmt"
+
+	"holdfast"
+)
+
+// Append is one message for one queue. Route may be empty.
+type Append struct {
+	Queue *Queue
+	Lane  holdfast.Lane
+	Route string
+	Msg   *holdfast.Message
+}
+
+// recordOverhead is what a record takes beside its message.
+const recordOverhead = 16
+
+// Publish makes p safe in all of its durable destinations inside the broker and
+// in appends, in one transaction, or in none of them. All admission is decided
+// before anything is taken: after a non-nil error (holdfast.ErrFull,
+// ErrTooLarge, ErrClosed, or a store that has failed) nothing is stored or
+// counted, and done is never called. After nil, done is called exactly once:
+// with nil when everything is on disk (at once, if there is nothing to write),
+// else with the reason why nobody can promise that. It never waits for the
+// disk. done runs on the committer's goroutine or the caller's, and must not
+// block nor call TryNext.
+//
+// A publication that is larger than one transaction holds is written in several:
+// done comes after the last, and a crash between them leaves a part.
+func (s *Store) Publish(p *holdfast.Publication, appends []Append, done func(error)) error {
+	m := p.Msg
+	if len(appends)+len(p.Sessions) == 0 && !m.Retain && p.Inbound == nil && p.WillOf == "" {
+		// Nothing to keep: a store that has failed does not stand in the way.
+		s.mu.Lock()
+		closed := s.closed || s.crashed
+		s.mu.Unlock()
+		if closed {
+			return fmt.Errorf("storage: %w", holdfast.ErrClosed)
+		}
+		done(nil)
+		return nil
+	}
+	bound := messageBound(m) + recordOverhead
+	if bound > MaxMessage {
+		return tooLarge(bound)
+	}
+	total := len(p.Sessions) * bound
+	for i := range appends {
+		n := messageBound(appends[i].Msg) + recordOverhead
+		if n > MaxMessage {
+			return tooLarge(n)
+		}
+		total += n
+	}
+	if m.Retain {
+		total += bound + 64
+	}
+	if p.Inbound != nil {
+		total += 64
+	}
+
+	var buf [8]func()
+	wakes := buf[:0]
+	s.mu.Lock()
+	if err := s.admitLocked(p, appends, total); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.roomLocked(total)
+	for i := range p.Sessions {
+		d := &p.Sessions[i]
+		wakes = s.enqueueLocked(s.sessionLocked(d.ClientID), newItem{msg: m, qos: d.QoS, retain: d.Retain, qos0: m.QoS == 0}, bound, wakes)
+	}
+	for i := range appends {
+		a := &appends[i]
+		n := messageBound(a.Msg) + recordOverhead
+		wakes = s.enqueueLocked(a.Queue, newItem{lane: a.Lane, route: a.Route, msg: a.Msg, qos: a.Msg.QoS, retain: a.Msg.Retain, qos0: m.QoS == 0}, n, wakes)
+	}
+	if m.Retain {
+		s.retainLocked(m)
+	}
+	if p.Inbound != nil {
+		q := s.sessionLocked(p.Inbound.ClientID)
+		s.touchLocked(q, 64)
+		s.addLocked(op{key: inboundKey(q.id, p.Inbound.PacketID), value: []byte{1}})
+	}
+	if p.WillOf != "" {
+		s.addLocked(op{key: hashedKey(keyWill, p.WillOf)})
+	}
+	s.waitLocked(done, total)
+	s.mu.Unlock()
+	for _, f := range wakes {
+		f()
+	}
+	return nil
+}
+
+func tooLarge(n int) error {
+	return fmt.Errorf("storage: %d bytes are more than the %d that are stored whole: %w", n, MaxMessage, holdfast.ErrTooLarge)
+}
+
+// waitLocked has done called after the open transaction.
+func (s *Store) waitLocked(done func(error), bytes int) {
+	s.cur.dones = append(s.cur.dones, done)
+	s.cur.messages++
+	s.cur.pending += bytes
+	s.pending += bytes
+	s.activity++
+	s.urgentLocked()
+}
+
+// newItem is a message on its way into one lane.
+type newItem struct {
+	lane   holdfast.Lane
+	route  string
+	msg    *holdfast.Message
+	qos    byte // to be delivered with
+	retain bool
+	qos0   bool // published with QoS 0: it never costs a place of one that was not
+}
+
+// enqueueLocked puts it into q, or counts it as dropped; admission was decided.
+func (s *Store) enqueueLocked(q *Queue, it newItem, bound int, wakes []func()) []func() {
+	r := q.routeLocked(it.route)
+	size := int64(it.msg.Size())
+	keep := q.fitsLocked(1, size) || q.o.WhenFull != Refuse && q.makeRoomLocked(it.lane, size, it.qos0)
+	// From here on everything goes into one transaction: no crash separates a
+	// message from its count.
+	s.touchLocked(q, bound+128)
+	r.Accepted++
+	r.unsaved = true
+	if !keep {
+		r.drop(reasonFull)
+		return wakes
+	}
+	q.lanes[it.lane].appendLocked(r.id, &it)
+	s.trimLocked(q.lanes[it.lane])
+	if q.o.Early && it.qos < 2 {
+		wakes = q.wakeLocked(wakes)
+	}
+	return wakes
+}

@@ -1,0 +1,161 @@
+package storage
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// fail ends everything that is waiting, and then tries to get the store back.
+// Nothing is acknowledged until the engine was closed, which flushes its
+// memtables, and opened again: after one failed sync later ones may succeed
+// over a hole.
+func (s *Store) fail(err error, txns []*txn) {
+	err = fmt.Errorf("storage: the commit failed, and nothing is acknowledged until the store was reopened: %w", err)
+	s.o.Logger.Error("storage: commit failed", "error", err)
+	var dones []func(error)
+	var wakes []func()
+	s.mu.Lock()
+	s.failed = err
+	s.stats.Failures++
+	all := append(append(slices.Clone(txns), s.sealed...), s.cur)
+	s.sealed, s.cur = nil, &txn{}
+	for i, t := range all {
+		dones = append(dones, t.dones...)
+		s.pending -= t.pending
+		for _, b := range t.batches {
+			b.lane.open = nil
+			b.lane.voidLocked(b.first, b.first+b.count)
+			if i == 0 { // the only one that the engine has seen
+				s.addLocked(op{key: batchKey(b.lane.q.id, b.lane.id, b.chunk, b.first), own: true})
+			}
+		}
+		for _, o := range t.ops {
+			if o.own {
+				s.addLocked(o)
+			}
+		}
+	}
+	for _, t := range all {
+		for _, q := range t.touched {
+			q.touched = nil
+			q.unsavedLocked()
+			s.touchLocked(q, 0)
+		}
+	}
+	s.mu.Unlock()
+	for _, done := range dones {
+		done(err)
+	}
+	for _, f := range wakes {
+		f()
+	}
+	s.recover()
+}
+
+// recover closes and opens the engine until it takes a commit again.
+func (s *Store) recover() {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
+		if s.reopen() == nil && s.resume() {
+			return
+		}
+		timer := time.NewTimer(wait)
+		for waiting := true; waiting; {
+			select {
+			case <-timer.C:
+				waiting = false
+			case <-s.wake:
+				s.mu.Lock()
+				stop := s.closed || s.crashed
+				s.mu.Unlock()
+				if stop {
+					timer.Stop()
+					s.wakeCommitter()
+					return
+				}
+			}
+		}
+	}
+}
+
+// reopen replaces the engine; readers wait meanwhile.
+func (s *Store) reopen() error {
+	s.engMu.Lock()
+	defer s.engMu.Unlock()
+	if s.eng != nil {
+		if s.pillow != nil {
+			if err := s.pillow.makeWay(); err != nil {
+				return err
+			}
+		}
+		// A close that fails may leave rows in the log only; the opening
+		// replays them into a table, or does without: nobody was told.
+		if err := s.eng.close(); err != nil {
+			s.o.Logger.Warn("storage: close after a failed commit", "error", err)
+		}
+		s.eng = nil
+	}
+	var mended repairs
+	eng, err := s.o.engine(&mended)
+	s.mu.Lock()
+	s.stats.SetAside += uint64(mended.aside)
+	s.stats.Salvaged += uint64(mended.rows)
+	s.mu.Unlock()
+	if err != nil {
+		s.o.Logger.Error("storage: reopen", "error", err)
+		return err
+	}
+	s.eng = eng
+	return nil
+}
+
+// resume writes the progress that the failed commits had, takes back the rows
+// of messages that nobody was promised, and lets everyone in again.
+func (s *Store) resume() bool {
+	s.mu.Lock()
+	txns := s.sealed
+	s.sealed = nil
+	s.sealLocked(s.cur)
+	txns = append(txns, s.cur)
+	s.cur = &txn{}
+	s.urgent, s.lazy = false, false
+	s.mu.Unlock()
+	for i, t := range txns {
+		if err := s.commit(t); err != nil {
+			s.mu.Lock()
+			// Nothing but own progress is in these, so that it is collected anew.
+			rest := append(append(slices.Clone(txns[i:]), s.sealed...), s.cur)
+			s.sealed, s.cur = nil, &txn{}
+			for _, t := range rest {
+				for _, o := range t.ops {
+					if o.own {
+						s.addLocked(o)
+					}
+				}
+			}
+			for _, t := range rest {
+				for _, q := range t.touched {
+					q.touched = nil
+					q.unsavedLocked()
+					s.touchLocked(q, 0)
+				}
+			}
+			s.mu.Unlock()
+			s.o.Logger.Error("storage: commit after reopening", "error", err)
+			return false
+		}
+	}
+	var wakes []func()
+	s.mu.Lock()
+	s.failed = nil
+	s.stats.Reopened++
+	for _, q := range s.byID {
+		wakes = q.wakeLocked(wakes)
+	}
+	s.mu.Unlock()
+	s.o.Logger.Info("storage: reopened after a failed commit")
+	for _, f := range wakes {
+		f()
+	}
+	return true
+}

@@ -1,0 +1,89 @@
+package storage
+
+import "holdfast"
+
+// retainLocked stores m as the retained message of its topic, or removes that
+// of the topic if the payload is empty (MQTT 5, 3.3.1.3).
+func (s *Store) retainLocked(m *holdfast.Message) {
+	o := op{key: hashedKey(keyRetained, m.Topic)}
+	if len(m.Payload) > 0 {
+		o.value = encodeMessage(m, "", "")
+	}
+	s.addLocked(o)
+}
+
+// Retained returns every stored retained message, in no order. One that cannot
+// be read is logged and left out.
+func (s *Store) Retained() ([]*holdfast.Message, error) {
+	var list []*holdfast.Message
+	err := s.messages(keyRetained, func(m *holdfast.Message, _ string) { list = append(list, m) })
+	return list, err
+}
+
+// Wills returns the stored wills by client identifier. One that cannot be read
+// is logged and left out.
+func (s *Store) Wills() (map[string]*holdfast.Message, error) {
+	wills := map[string]*holdfast.Message{}
+	err := s.messages(keyWill, func(m *holdfast.Message, clientID string) { wills[clientID] = m })
+	return wills, err
+}
+
+func (s *Store) messages(kind byte, each func(m *holdfast.Message, name string)) error {
+	prefix := []byte{kind}
+	return s.read(func(eng engine) error {
+		return eng.scan(prefix, prefix, false, func(_, v []byte) bool {
+			m, name, _, err := decodeMessage(append([]byte(nil), v...))
+			if err != nil {
+				s.unreadable(string(kind), err)
+				return true
+			}
+			each(m, name)
+			return true
+		})
+	})
+}
+
+// unreadable counts a row that is damaged.
+func (s *Store) unreadable(what string, err error) {
+	s.mu.Lock()
+	s.stats.Unreadable++
+	s.mu.Unlock()
+	s.o.Logger.Error("storage: a row cannot be read and is left out", "kind", what, "error", err)
+}
+
+// SetWill stores the will of a client, or removes it if will is nil. It does
+// not wait for the disk; done is called exactly once, with nil when it is there.
+func (s *Store) SetWill(clientID string, will *holdfast.Message, done func(error)) {
+	o := op{key: hashedKey(keyWill, clientID)}
+	if will != nil {
+		if n := messageBound(will) + len(clientID); n > MaxMessage {
+			done(tooLarge(n))
+			return
+		}
+		o.value = encodeMessage(will, clientID, "")
+	}
+	s.mu.Lock()
+	if err := s.smallLocked(o.size()); err != nil {
+		s.mu.Unlock()
+		done(err)
+		return
+	}
+	s.addLocked(o)
+	s.waitLocked(done, o.size())
+	s.mu.Unlock()
+}
+
+// smallLocked admits what is not a publication: it may use twice the bound, so
+// that a full store still takes what ends sessions.
+func (s *Store) smallLocked(n int) error {
+	if err := s.refusalLocked(); err != nil {
+		return err
+	}
+	if s.disk.level >= spaceShort {
+		return errSpace
+	}
+	if s.pending > 0 && s.pending+n > 2*s.o.MaxPending {
+		return errPending
+	}
+	return nil
+}

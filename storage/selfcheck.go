@@ -1,0 +1,68 @@
+package storage
+
+import (
+	"errors"
+	"math/bits"
+	"unsafe"
+
+	"github.com/dgraph-io/ristretto/v2/z"
+)
+
+// errAllocator refuses to open a store. It can only be met where the binary was
+// built without the module file of scripts/mod32.sh.
+var errAllocator = errors.New("storage: this binary would damage what it stores: " +
+	"its 32-bit build of the storage engine hands out memory that is in use (ristretto, z.Allocator). " +
+	"Build it with \"make build\", or with -modfile=build/mod32/go.mod after scripts/mod32.sh")
+
+// selfCheck returns errAllocator if this binary must not write tables.
+func selfCheck() error {
+	// Where an int has 64 bits the shift is right, and this costs nothing.
+	if bits.UintSize != 32 {
+		return nil
+	}
+	return checkArena()
+}
+
+// checkArena tries the arena in which Badger builds its tables.
+func checkArena() error {
+	a := z.NewAllocator(checkFirst, "self-check")
+	defer a.Release()
+	if overlaps(a.Allocate) {
+		return errAllocator
+	}
+	return nil
+}
+
+const (
+	// checkFirst is the first buffer of the arena that is tried; each further
+	// one is twice as large.
+	checkFirst = 512
+	// checkPiece must be smaller than the first buffer, or the faulty arena
+	// would look for a place for ever.
+	checkPiece = 200
+	// checkPieces reach into the fifth buffer.
+	checkPieces = 50
+)
+
+// overlaps says whether allocate hands out anything twice, also in part, on its
+// way through several buffers. It also says so of pieces of another length than
+// was asked for.
+func overlaps(allocate func(size int) []byte) bool {
+	pieces := make([][]byte, 0, checkPieces) // keeps them, so that nothing is used again rightly
+	for range checkPieces {
+		p := allocate(checkPiece)
+		if len(p) != checkPiece {
+			return true
+		}
+		at := address(p)
+		for _, q := range pieces {
+			if before := address(q); at < before+checkPiece && before < at+checkPiece {
+				return true
+			}
+		}
+		pieces = append(pieces, p)
+	}
+	return false
+}
+
+func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }

@@ -1,0 +1,224 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"holdfast"
+)
+
+// Badger writes through mmap: where the disk has no page left, the process dies
+// of SIGBUS and no error is ever returned. So the store stops by itself, in
+// three steps, long before.
+type spaceLevel int
+
+const (
+	spaceOK spaceLevel = iota
+	// spaceLow: below the reserve. The rule of a full queue applies to every
+	// new message; all else goes on.
+	spaceLow
+	// spaceShort: below three quarters of it. Nothing new comes in: messages as a queue
+	// that cannot drop, changes of sessions, wills and retained messages with
+	// ErrFull. What is queued drains, and its progress is written.
+	spaceShort
+	// spaceNone: below half of it. Badger needs the rest to merge tables. Nothing is written at all. What is queued
+	// drains; after a crash it may come again.
+	spaceNone
+)
+
+func (l spaceLevel) String() string { return [...]string{"ok", "low", "short", "none"}[l] }
+
+// lookEvery is the time between two looks while space is short of.
+const lookEvery = time.Second
+
+// errSpace wraps ErrFull: the same may be offered again later.
+var errSpace = fmt.Errorf("storage: the disk is full: %w", holdfast.ErrFull)
+
+// disk is what is known of the free space. It is guarded by Store.mu.
+type disk struct {
+	level spaceLevel
+	// queued is what was queued when the disk became low: no more may be.
+	queued int64
+	// again is when the next look is due without a commit; zero if never.
+	again time.Time
+}
+
+// reserve is the space that is kept free on a disk with total bytes: 5 %, at
+// least 32 MiB, but on a small disk not more than two fifths.
+func (o *Options) reserve(total int64) int64 {
+	if o.Reserve > 0 {
+		return min(o.Reserve, total/2)
+	}
+	return min(max(32<<20, total/20), total/5*2)
+}
+
+// lookAtDisk looks how much space is left. It is called by the committer before
+// every commit; while there is too little, every second.
+func (s *Store) lookAtDisk() spaceLevel {
+	if s.o.space == nil {
+		return spaceOK
+	}
+	free, total, err := s.o.space()
+	s.mu.Lock()
+	was := s.disk.level
+	level := s.spaceLocked(free, total, err)
+	s.mu.Unlock()
+	if level < was && s.pillow != nil {
+		s.pillow.fill(&s.o)
+	}
+	return level
+}
+
+// spaceLocked takes the steps down at once, and those up with a little more
+// space than that.
+func (s *Store) spaceLocked(free, total int64, err error) spaceLevel {
+	was := s.disk.level
+	if err != nil {
+		if s.disk.again.IsZero() {
+			s.o.Logger.Warn("storage: nobody knows how full the disk is", "error", err)
+		}
+		s.disk.again = time.Now().Add(lookEvery)
+		return was
+	}
+	reserve := s.o.reserve(total)
+	if free < reserve && s.pillow != nil {
+		free -= s.pillow.missing()
+	}
+	level := spaceOK
+	for l := spaceLow; l <= spaceNone; l++ {
+		bound := reserve * int64(5-l) / 4
+		if was >= l {
+			bound += bound / 8 // the way back needs a little more
+		}
+		if free < bound {
+			level = l
+		}
+	}
+	s.disk.again = time.Time{}
+	if level > spaceOK {
+		s.disk.again = time.Now().Add(lookEvery)
+	}
+	if level == was {
+		return level
+	}
+	if was == spaceOK {
+		s.disk.queued = s.bytes
+	}
+	s.disk.level = level
+	log := s.o.Logger.Info
+	if level > was {
+		log = s.o.Logger.Error
+	}
+	log("storage: free space", "level", level.String(), "was", was.String(), "free", free, "reserve", reserve, "folder", s.o.Dir)
+	if level < spaceNone {
+		s.wakeCommitter()
+	}
+	return level
+}
+
+// statfs is the space of the file system of dir.
+func statfs(dir string) (free, total int64, err error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, 0, fmt.Errorf("storage: look at the free space of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), nil
+}
+
+// pillow is a file that only takes space. Badger writes a table when it is
+// closed, and when it is opened after a crash: if someone else has filled the
+// disk to the brim, the file makes way for that.
+type pillow struct {
+	dir  string
+	size int64
+}
+
+const (
+	pillowName = "reserve"
+	pillowSize = 12 << 20
+)
+
+func newPillow(dir string) *pillow {
+	_, total, err := statfs(dir)
+	if err != nil { // the folder is still to be made
+		_, total, err = statfs(filepath.Dir(dir))
+	}
+	if err != nil {
+		return &pillow{dir, pillowSize}
+	}
+	return &pillow{dir, min(pillowSize, total/8)}
+}
+
+func (p *pillow) path() string { return filepath.Join(p.dir, pillowName) }
+
+// missing is how much of it is not there: it is counted as not free.
+func (p *pillow) missing() int64 {
+	info, err := os.Stat(p.path())
+	if err != nil {
+		return p.size
+	}
+	return max(0, p.size-info.Size())
+}
+
+// makeWay removes the file if Badger needs its space to close or to open.
+func (p *pillow) makeWay() error {
+	need, err := p.need()
+	if err != nil {
+		return err
+	}
+	free, _, err := statfs(p.dir)
+	if need == 0 || err != nil || free >= need {
+		return nil // nobody knows better
+	}
+	if err := os.Remove(p.path()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("storage: make way on a full disk: %w", err)
+	}
+	if free, _, err = statfs(p.dir); err == nil && free < need {
+		return fmt.Errorf("storage: the disk of %s is full, and %d KiB are needed to open or close what is there; make room: %w",
+			p.dir, need>>10, syscall.ENOSPC)
+	}
+	return err
+}
+
+// need is the most that Badger writes to turn its memtables into tables.
+func (p *pillow) need() (int64, error) {
+	files, err := os.ReadDir(p.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("storage: look into %s: %w", p.dir, err)
+	}
+	need := int64(1 << 20)
+	for _, f := range files {
+		if info, err := f.Info(); err == nil && strings.HasSuffix(f.Name(), ".mem") {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				need += st.Blocks * 512
+			}
+		}
+	}
+	return need, nil
+}
+
+// fill makes the file if there is more than enough space for it. A crash in
+// here leaves it smaller, which counts as missing.
+func (p *pillow) fill(o *Options) {
+	free, total, err := statfs(p.dir)
+	if err != nil || p.missing() == 0 || free < p.size+o.reserve(total)*3/4 {
+		return
+	}
+	f, err := os.OpenFile(p.path(), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = errors.Join(syscall.Fallocate(int(f.Fd()), 0, 0, p.size), f.Close())
+	}
+	if err != nil {
+		// Not every file system can: then there is only the reserve.
+		o.Logger.Debug("storage: keep a reserve", "error", err)
+		_ = os.Remove(p.path())
+	}
+}

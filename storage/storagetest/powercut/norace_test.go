@@ -1,0 +1,5 @@
+//go:build linux && (amd64 || arm64) && !race
+
+package powercut
+
+const shortCuts, shortImages = 14, 3
