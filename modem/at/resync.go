@@ -1,0 +1,108 @@
+package at
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Resync makes sure that the module answers AT, and that the answer is not one
+// to an earlier command. The error wraps ErrUnsynced if it does not.
+func (e *Engine) Resync(ctx context.Context) error {
+	if err := e.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer e.giveTurn()
+	return e.resync(ctx)
+}
+
+// resync discards everything that is still on its way, asks AT until there is
+// an OK, and discards again: that OK may be the late one of the command that
+// ran out of time, or of an earlier AT, with the true one behind it. A firmware
+// answers in order, so after a silence nothing is on its way any more.
+//
+// A module that waits for data (prompt) would take AT as data: ESC cancels that
+// (3GPP TS 27.005 3.5.1), at once if the command had a prompt, else from the
+// second try on.
+func (e *Engine) resync(ctx context.Context) error {
+	e.dirty = true
+	e.mu.Lock()
+	ghost := e.ghost
+	e.dropRawLocked()
+	e.mu.Unlock()
+	if err := e.drain(ctx); err != nil {
+		return err
+	}
+	escape := ghost != nil && ghost.cmd.Payload != nil
+	var last error
+	for range e.o.SyncTries {
+		text := "AT"
+		if escape {
+			text = "\x1b\rAT"
+		}
+		escape = true
+		_, err := e.run(ctx, Command{Text: text, Timeout: e.o.SyncWait})
+		e.mu.Lock()
+		e.ghost = ghost // that of the command, not that of AT
+		e.mu.Unlock()
+		if err == nil || IsRejection(err) {
+			if drainErr := e.drain(ctx); drainErr != nil {
+				return drainErr
+			}
+			if err != nil { // the late ERROR of the command
+				last = err
+				continue
+			}
+			e.mu.Lock()
+			e.ghost = nil
+			e.mu.Unlock()
+			e.dirty = false
+			return nil
+		}
+		if !errors.Is(err, ErrTimeout) {
+			return err
+		}
+		last = err
+	}
+	return fmt.Errorf("%w (%d tries)", errors.Join(ErrUnsynced, last), e.o.SyncTries)
+}
+
+// drain waits until nothing has come for Idle, at most ten times as long: a
+// module that talks all the time must not stop the resync.
+func (e *Engine) drain(ctx context.Context) error {
+	end := time.Now().Add(10 * e.o.Idle)
+	timer := time.NewTimer(e.o.Idle)
+	defer timer.Stop()
+	start := time.Now()
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.done:
+			return e.Err()
+		}
+		e.mu.Lock()
+		last := e.lastByte
+		e.mu.Unlock()
+		if last.Before(start) {
+			last = start
+		}
+		rest := e.o.Idle - time.Since(last)
+		if rest <= 0 || !time.Now().Before(end) {
+			return nil
+		}
+		timer.Reset(rest)
+	}
+}
+
+// dropRawLocked gives up on a raw block that did not come whole.
+func (e *Engine) dropRawLocked() {
+	e.lex.dropRaw()
+	if e.rawLine != nil {
+		e.rawLine.Cut = true
+		e.queueLocked(*e.rawLine)
+		e.rawLine = nil
+	}
+}

@@ -1,0 +1,175 @@
+package modem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"holdfast"
+)
+
+// Login is what a connection is made with.
+type Login struct {
+	Host string // at most 127 bytes
+	Port int
+	// ClientID has at most 48 bytes, Username 48, Password 128; older
+	// firmwares take 96 of the password.
+	ClientID, Username, Password string
+	// KeepAlive is 60 s if zero; at most an hour. The firmware notices a dead
+	// connection only after several times as long.
+	KeepAlive    time.Duration
+	CleanSession bool
+	// Will has at most 255 bytes of topic and of payload, without quotation
+	// marks; one that does not fit is left out with a warning, since a gateway
+	// without a will is better than none.
+	Will *holdfast.Message
+}
+
+// Limits of ECMT firmware (Eigencomm ECMT: ECMTOPEN, ECMTCONN, ECMTCFG).
+const (
+	maxHost     = 127
+	maxClientID = 48
+	maxUsername = 48
+	maxPassword = 128
+	maxWill     = 255
+)
+
+func (l Login) check() error {
+	for _, f := range []struct {
+		what, s string
+		max     int
+	}{
+		{"host name of the url", l.Host, maxHost},
+		{"client_id", l.ClientID, maxClientID},
+		{"username", l.Username, maxUsername},
+		{"password", l.Password, maxPassword},
+	} {
+		if len(f.s) > f.max {
+			return fmt.Errorf("the %s has %d bytes, and the module takes %d at most; "+
+				"use a shorter one, or mode = \"socket\"", f.what, len(f.s), f.max)
+		}
+		if why := unquotable(f.s); why != "" {
+			return fmt.Errorf("the %s has %s, which an AT command cannot carry; choose another one", f.what, why)
+		}
+	}
+	switch {
+	case l.Host == "":
+		return errors.New("the url has no host name")
+	case l.Port < 1 || l.Port > 65535:
+		return fmt.Errorf("the url has the port %d; a port is 1 to 65535", l.Port)
+	case l.ClientID == "":
+		return errors.New("the client_id is empty; the module would log in with one of its own")
+	case l.KeepAlive < 0 || l.KeepAlive > time.Hour:
+		return fmt.Errorf("the keepalive is %v; the module takes up to one hour", l.KeepAlive)
+	}
+	return nil
+}
+
+var (
+	// errSilentOpen: OPEN was answered with OK and nothing more. The firmware
+	// does that in every state but the closed one.
+	errSilentOpen = errors.New("the module said nothing about the connection that it was to open")
+	// errSelfConnected: the firmware was still repairing an old connection.
+	errSelfConnected = errors.New("the module has repaired an old connection by itself")
+	errLostOnConnect = errors.New("the connection was lost during the login")
+)
+
+// Connect waits until the modem is ready, and makes a connection. It gives up
+// when ctx ends. Its error says what it means and what to try; one that wraps a
+// *RefusedError is the broker's own. There is one connection at a time: the one
+// before must have ended or been closed.
+//
+// receive is called for each message from the broker, one at a time, in order,
+// perhaps before Connect returns. It may block for a while, but 64 messages
+// that wait are the most that is kept. Its ack does nothing: see Session.
+func (m *Modem) Connect(ctx context.Context, l Login, receive func(msg *holdfast.Message, again bool, ack func())) (*Session, error) {
+	if err := l.check(); err != nil {
+		return nil, err
+	}
+	select {
+	case <-m.connecting:
+		defer func() { m.connecting <- struct{}{} }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("modem %s is busy with another connection: %w", m.o.Name, ctx.Err())
+	}
+	m.mu.Lock()
+	busy := m.session != nil && m.session.Err() == nil
+	m.mu.Unlock()
+	if busy {
+		return nil, fmt.Errorf("modem %s has a connection already, and can have one only; give each upstream its own modem", m.o.Name)
+	}
+	lk, err := m.waitUp(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		s, err := m.ecmtConnect(ctx, lk, l, receive)
+		if err == nil {
+			return s, nil
+		}
+		again := errors.Is(err, errSilentOpen) || errors.Is(err, errSelfConnected)
+		if try < 2 && again && ctx.Err() == nil {
+			m.log.Debug("opening again", "error", err)
+			continue
+		}
+		m.failedConnect(lk, err)
+		return nil, fmt.Errorf("modem %s: %w", m.o.Name, err)
+	}
+}
+
+// failedConnect counts what speaks against the module, and asks for a reset
+// when it is enough: at 3 failures, and again after twice as many each time. A
+// refused login speaks for the module.
+func (m *Modem) failedConnect(lk *link, err error) {
+	if m.blame(err) {
+		m.endLink(lk, fmt.Errorf("%w: %w", errStuck, err))
+	}
+}
+
+// blame reports whether it is enough.
+func (m *Modem) blame(err error) bool {
+	var refused *RefusedError
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case errors.As(err, &refused):
+		m.status.Counters.Refused++
+		m.proved = true
+		m.wedges, m.opens = 0, 0
+		return false
+	case errors.Is(err, errRebooted), errors.Is(err, holdfast.ErrClosed):
+		return false
+	case errors.Is(err, errSilentOpen), errors.Is(err, errStuck):
+		m.wedges++
+		hurried := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		if m.wedges < 2 && (errors.Is(err, errStuck) || hurried) {
+			return false
+		}
+		m.wedges = 0
+		return true
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return false // the caller was in a hurry
+	}
+	m.opens++
+	third := m.opens / 3
+	return m.opens%3 == 0 && third&(third-1) == 0
+}
+
+// connected makes s the connection of the modem, unless it has ended already.
+func (m *Modem) connected(s *Session) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := s.Err(); err != nil {
+		return err
+	}
+	s.live = true
+	m.proved = true
+	m.wedges, m.opens = 0, 0
+	m.status.Counters.Connects++
+	if s.login.CleanSession {
+		m.ids.forget()
+	}
+	m.setStateLocked(StateConnected)
+	return nil
+}

@@ -1,0 +1,191 @@
+package modem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"holdfast/modem/at"
+)
+
+// setAPN defines PDP context 1 if its APN or user differs from what is wanted
+// (3GPP TS 27.007 10.1.1, 10.1.31). The radio is off meanwhile: LTE attaches
+// with the context of that moment.
+func (m *Modem) setAPN(ctx context.Context, e *at.Engine) error {
+	if m.o.APN == "" {
+		return nil
+	}
+	r, err := m.wish(ctx, e, at.Command{Text: "AT+CGDCONT?", Prefixes: []string{"+CGDCONT"}})
+	if err != nil {
+		return err
+	}
+	same := false
+	for _, line := range r.Lines {
+		if a := at.Args(line); len(a) >= 3 && a[0] == "1" && a[2] == m.o.APN {
+			same = true
+		}
+	}
+	if same && m.o.APNUser != "" {
+		r, err := m.wish(ctx, e, at.Command{Text: "AT+CGAUTH?", Prefixes: []string{"+CGAUTH"}})
+		if err != nil {
+			return err
+		}
+		same = false
+		for _, line := range r.Lines {
+			if a := at.Args(line); len(a) >= 3 && a[0] == "1" && a[2] == m.o.APNUser {
+				same = true
+			}
+		}
+	}
+	if same {
+		return nil
+	}
+	m.log.Info("setting the APN", "apn", m.o.APN, "user", m.o.APNUser)
+	radio := m.o.Timing.Radio
+	if _, err := m.wish(ctx, e, at.Command{Text: "AT+CFUN=0", Timeout: radio}); err != nil {
+		return err
+	}
+	_, err = m.ask(ctx, e, at.Command{Text: fmt.Sprintf(`AT+CGDCONT=1,"IPV4V6","%s"`, m.o.APN)})
+	if at.IsRejection(err) {
+		_, err = m.ask(ctx, e, at.Command{Text: fmt.Sprintf(`AT+CGDCONT=1,"IP","%s"`, m.o.APN)})
+	}
+	if err != nil {
+		err = fmt.Errorf("the module did not take the APN %q: %w", m.o.APN, err)
+	} else if m.o.APNUser != "" {
+		// 2 is CHAP; networks that want PAP are rare, and modules fall back.
+		_, err = m.wish(ctx, e, at.Command{Text: fmt.Sprintf(`AT+CGAUTH=1,2,"%s","%s"`, m.o.APNUser, m.o.APNPassword)})
+	}
+	_, onErr := m.wish(ctx, e, at.Command{Text: "AT+CFUN=1", Timeout: radio})
+	if err = errors.Join(err, onErr); err != nil {
+		return err
+	}
+	return m.unlock(ctx, e) // CFUN=0 may have switched the SIM off
+}
+
+// register waits until the module is registered (3GPP TS 27.007 10.1.22). It
+// asks, since a module that is registered already sends no URC.
+func (m *Modem) register(ctx context.Context, e *at.Engine) error {
+	m.setState(StateRegistering)
+	if _, err := m.wish(ctx, e, at.Command{Text: "AT+CEREG=2"}); err != nil {
+		return err
+	}
+	end := time.Now().Add(m.o.Timing.Registration)
+	for n := 0; ; n++ {
+		stat, err := m.askRegistration(ctx, e)
+		if err != nil {
+			return err
+		}
+		if stat == 1 || stat == 5 {
+			return nil
+		}
+		if n%5 == 0 {
+			if err := m.askSignal(ctx, e); err != nil {
+				return err
+			}
+		}
+		why := registrationError(stat, m.Status().Signal)
+		if time.Now().After(end) {
+			return why
+		}
+		m.mu.Lock()
+		m.problem = why
+		changed := m.changed
+		l := m.link
+		m.mu.Unlock()
+		select {
+		case <-changed: // a +CEREG came
+		case <-time.After(m.o.Timing.RegPoll):
+		case err := <-l.ending:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.Done():
+			return e.Err()
+		}
+	}
+}
+
+// askRegistration returns <stat>, 4 (unknown) if the module does not say.
+func (m *Modem) askRegistration(ctx context.Context, e *at.Engine) (int, error) {
+	r, err := m.wish(ctx, e, at.Command{Text: "AT+CEREG?", Prefixes: []string{"+CEREG"}, Match: isRegReply})
+	if err != nil {
+		return 4, err
+	}
+	stat := 4
+	if a := at.Args(r.First()); len(a) >= 2 {
+		stat, _ = strconv.Atoi(a[1])
+	}
+	m.learn(func(s *Status) { s.Registration = fact(registrationWords(stat)) })
+	return stat, nil
+}
+
+// isRegReply tells the answer to AT+CEREG? (n first, then stat) from the URC
+// of the same name (stat first, then a tracking area code in quotes).
+func isRegReply(line string) bool {
+	f := at.Fields(line)
+	return len(f) >= 2 && !f[1].Quoted && len(f[1].Text) >= 1 && len(f[1].Text) <= 2
+}
+
+// attach waits for the packet domain and reads what is worth knowing.
+func (m *Modem) attach(ctx context.Context, e *at.Engine) error {
+	r, err := m.wish(ctx, e, at.Command{Text: "AT+CGATT?", Prefixes: []string{"+CGATT"}})
+	if err != nil {
+		return err
+	}
+	if a := at.Args(r.First()); len(a) > 0 && a[0] == "0" {
+		if _, err := m.wish(ctx, e, at.Command{Text: "AT+CGATT=1", Timeout: m.o.Timing.Radio}); err != nil {
+			return err
+		}
+	}
+	for _, ask := range []func(context.Context, *at.Engine) error{m.askIP, m.askOperator, m.askSignal} {
+		if err := ask(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Modem) askIP(ctx context.Context, e *at.Engine) error {
+	r, err := m.wish(ctx, e, at.Command{Text: "AT+CGPADDR=1", Prefixes: []string{"+CGPADDR"}})
+	if a := at.Args(r.First()); len(a) >= 2 {
+		m.learn(func(s *Status) { s.IP = fact(a[1]) })
+	}
+	return err
+}
+
+func (m *Modem) askOperator(ctx context.Context, e *at.Engine) error {
+	r, err := m.wish(ctx, e, at.Command{Text: "AT+COPS?", Prefixes: []string{"+COPS"}, Timeout: m.o.Timing.Operator})
+	if a := at.Args(r.First()); len(a) >= 3 {
+		m.learn(func(s *Status) { s.Operator = fact(a[2]) })
+	}
+	return err
+}
+
+func (m *Modem) askSignal(ctx context.Context, e *at.Engine) error {
+	r, err := m.wish(ctx, e, at.Command{Text: "AT+CSQ", Prefixes: []string{"+CSQ"}})
+	if a := at.Args(r.First()); len(a) >= 1 {
+		if sig, ok := signal(a[0]); ok {
+			m.learn(func(s *Status) { s.Signal = sig })
+		}
+	}
+	return err
+}
+
+// poll is the slow look at a module that is up; n counts the looks.
+func (m *Modem) poll(ctx context.Context, e *at.Engine, n int) (stat int, err error) {
+	if err := m.askSignal(ctx, e); err != nil {
+		return 4, err
+	}
+	if stat, err = m.askRegistration(ctx, e); err != nil {
+		return stat, err
+	}
+	if n%10 == 0 {
+		if err := m.askIP(ctx, e); err != nil {
+			return stat, err
+		}
+		err = m.askOperator(ctx, e)
+	}
+	return stat, err
+}

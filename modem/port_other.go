@@ -1,0 +1,7 @@
+//go:build !linux
+
+package modem
+
+import "errors"
+
+func setFlowControl(int) error { return errors.New("not supported on this system") }

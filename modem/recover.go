@@ -1,0 +1,283 @@
+package modem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"holdfast"
+	"holdfast/modem/at"
+)
+
+var (
+	errRebooted = errors.New("the module has restarted")
+	errStuck    = errors.New("the module's MQTT client is stuck")
+	errPort     = errors.New("the port cannot be opened")
+)
+
+// needsPerson is the error of something that no reset can mend.
+type needsPerson struct{ error }
+
+func (e needsPerson) Unwrap() error { return e.error }
+
+// Run supervises the module until ctx ends, and returns nil then: it opens the
+// port, brings the module up, watches it, and recovers it. It must be called
+// once. Whatever it starts has ended when it returns; an open Session has
+// ended too, and still wants its Close.
+func (m *Modem) Run(ctx context.Context) error {
+	m.mu.Lock()
+	if m.running {
+		m.mu.Unlock()
+		return fmt.Errorf("modem %s is running already", m.o.Name)
+	}
+	m.running = true
+	m.problem = errors.New("it is still starting")
+	m.mu.Unlock()
+	for {
+		err := m.live(ctx)
+		if ctx.Err() != nil {
+			m.down(holdfast.ErrClosed)
+			return nil
+		}
+		m.down(err)
+		m.count(err)
+		wait := m.holdOff(err)
+		m.log.Warn("modem failed", "error", err, "failures", m.failures, "retry_in", wait)
+		if !sleep(ctx, wait) {
+			m.down(holdfast.ErrClosed)
+			return nil
+		}
+	}
+}
+
+// live is one life of the port: open, bring up, watch. A module that reboots
+// is brought up again without opening the port again.
+func (m *Modem) live(ctx context.Context) error {
+	port, err := m.open(ctx)
+	if err != nil {
+		return err
+	}
+	l := &link{ending: make(chan error, 1)}
+	m.mu.Lock()
+	l.e = at.New(port, m.engineOptions())
+	m.link = l
+	m.status.Counters.Opens++
+	m.mu.Unlock()
+	defer m.closeLink(l)
+	restarts := 0
+	for {
+		begun := time.Now()
+		err := m.bringUp(ctx, l)
+		if err == nil {
+			m.ready(l)
+			since := time.Now()
+			err = m.watch(ctx, l)
+			m.down(err)
+			if time.Since(since) > m.o.Timing.HoldOffMax && !errors.Is(err, errStuck) {
+				m.prove()
+			}
+		}
+		if ctx.Err() != nil || !errors.Is(err, errRebooted) {
+			return err
+		}
+		if time.Since(begun) > m.o.Timing.Registration {
+			restarts = 0
+		}
+		if restarts++; restarts > maxRestarts {
+			return errors.New("the module restarts over and over; check its power supply: " +
+				"it draws up to 2 A for a moment when it sends")
+		}
+		m.log.Warn("module restarted; bringing it up again")
+	}
+}
+
+// maxRestarts is how often a module may restart in one life, each time before
+// it was up for long.
+const maxRestarts = 5
+
+func (m *Modem) open(ctx context.Context) (io.ReadWriteCloser, error) {
+	var port io.ReadWriteCloser
+	var err error
+	if m.o.Open != nil {
+		port, err = m.o.Open(ctx)
+	} else {
+		port, err = openSerial(m.o.Port, m.o.Baud, m.o.FlowControl)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errPort, err)
+	}
+	if m.log.Enabled(ctx, levelTrace) {
+		port = at.Trace(port, m.log)
+	}
+	return port, nil
+}
+
+func (m *Modem) engineOptions() at.Options {
+	t := m.o.Timing
+	return at.Options{
+		Logger:   m.log,
+		URC:      m.urc,
+		Open:     openPayload,
+		Timeout:  t.Command,
+		Idle:     t.Idle,
+		Gap:      t.Gap,
+		SyncWait: t.SyncWait,
+	}
+}
+
+// closeLink ends the life: the session first, so that its publishes are
+// settled, then the engine.
+func (m *Modem) closeLink(l *link) {
+	m.mu.Lock()
+	s := m.session
+	m.mu.Unlock()
+	if s != nil {
+		s.fail(errors.New("the AT port was closed"))
+	}
+	l.e.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status.Counters.add(l.e.Stats())
+	m.link = nil
+}
+
+// ready lets connections begin, unless the life is to end already.
+func (m *Modem) ready(l *link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(l.ending) > 0 {
+		return
+	}
+	m.up, m.problem = true, nil
+	m.setStateLocked(StateReady)
+	m.changedLocked()
+	m.log.Info("modem ready", "model", m.status.Model.Value, "operator", m.status.Operator.Value,
+		"signal_dbm", m.status.Signal.DBm, "ip", m.status.IP.Value)
+}
+
+// down ends the epoch for err.
+func (m *Modem) down(err error) {
+	m.mu.Lock()
+	s := m.session
+	m.up = false
+	m.problem = err
+	m.setStateLocked(StateDown)
+	m.changedLocked()
+	m.mu.Unlock()
+	if s != nil && err != nil {
+		s.fail(err)
+	}
+}
+
+// count keeps the ladder. A connection that was made in between proves the
+// module good, and the ladder begins at its foot.
+func (m *Modem) count(err error) {
+	m.mu.Lock()
+	proved := m.proved
+	m.proved = false
+	m.mu.Unlock()
+	if proved {
+		m.failures, m.resets = 0, 0
+	}
+	m.waits++
+	if proved {
+		m.waits = 1
+	}
+	var person needsPerson
+	if errors.Is(err, errPort) || errors.As(err, &person) {
+		return
+	}
+	m.failures++
+	if errors.Is(err, errStuck) { // opening the port again is of no use
+		for m.step() == "" {
+			m.failures++
+		}
+	}
+}
+
+// prove says that the module has shown itself good.
+func (m *Modem) prove() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.proved = true
+}
+
+// holdOff doubles with every failure, with a quarter of jitter. A port that is
+// not there is looked for more often: somebody may be plugging it in.
+func (m *Modem) holdOff(err error) time.Duration {
+	d := m.o.Timing.HoldOff
+	for i := 1; i < m.waits && d < m.o.Timing.HoldOffMax; i++ {
+		d *= 2
+	}
+	d = min(d, m.o.Timing.HoldOffMax)
+	if errors.Is(err, errPort) {
+		d = min(d, 5*m.o.Timing.HoldOff)
+	}
+	return d - time.Duration(rand.Int64N(int64(d)/4+1))
+}
+
+// firstReset is the number of failures after which opening the port again is
+// not enough.
+const firstReset = 3
+
+// step is the rung of the ladder for the life that begins: after firstReset
+// failures every second life begins with a reset, each harder than the last.
+func (m *Modem) step() string {
+	if m.failures < firstReset || (m.failures-firstReset)%2 != 0 {
+		return ""
+	}
+	steps := []string{"CFUN", "ECRST"}
+	if m.o.PowerCycle != nil {
+		steps = append(steps, "power")
+	}
+	return steps[min(m.resets, len(steps)-1)]
+}
+
+// watch waits for the end of the life, and asks for signal and registration
+// meanwhile.
+func (m *Modem) watch(ctx context.Context, l *link) error {
+	ticker := time.NewTicker(m.o.Timing.Poll)
+	defer ticker.Stop()
+	var lostAt time.Time
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.e.Done():
+			return l.e.Err()
+		case err := <-l.ending:
+			return err
+		case <-ticker.C:
+		}
+		stat, err := m.poll(ctx, l.e, n)
+		switch {
+		case errors.Is(err, at.ErrUnsynced):
+			return m.silent(l.e)
+		case err != nil:
+			m.log.Debug("modem poll failed", "error", err)
+			continue
+		case stat == 1 || stat == 5:
+			lostAt = time.Time{}
+		case lostAt.IsZero():
+			lostAt = time.Now()
+			m.log.Warn("registration lost", "state", registrationWords(stat))
+		case time.Since(lostAt) >= m.o.Timing.Registration:
+			return registrationError(stat, m.Status().Signal)
+		}
+	}
+}
+
+// sleep waits for d and reports whether ctx is still good.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,298 @@
+package modem
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"holdfast"
+	"holdfast/modem/at"
+)
+
+// window is the most publishes that may be unacknowledged. The firmware has a
+// queue of six, answers OK to a seventh, and may lose it without a word.
+const window = 4
+
+// inboxSize is the number of received messages that may wait for receive.
+const inboxSize = 64
+
+// Session is one MQTT connection inside the module. It is never reused: after
+// Done is closed, Connect makes a new one.
+//
+// Downlink is at-most-once: the module acknowledges a message to the broker
+// before the host has seen it, so the ack function of a received message does
+// nothing, and again is never true.
+//
+// Publishes carry no DUP flag, since the firmware does not resend, and a
+// message whose acknowledgement did not come is of unknown fate.
+type Session struct {
+	m       *Modem
+	e       *at.Engine
+	login   Login
+	receive func(msg *holdfast.Message, again bool, ack func())
+	log     *slog.Logger
+
+	ctx    context.Context // ends with the session: for waits
+	cancel context.CancelFunc
+	// cmd ends when Close has no more time: a command under way is let run
+	// out, since breaking it off costs a resync.
+	cmd    context.Context
+	giveUp context.CancelFunc
+	outbox chan *publish
+	inbox  chan *holdfast.Message
+	done   chan struct{}
+	ending chan struct{} // closed when nothing more is to be received
+	wg     sync.WaitGroup
+	closed sync.Once
+
+	live bool // it was made; guarded by m.mu
+
+	mu       sync.Mutex // may be taken with m.mu held, never the other way round
+	err      error
+	inflight map[uint16]*publish
+	seq      uint64
+	subs     int
+	rejected int // publishes rejected one after the other
+}
+
+// publish is one message on its way.
+type publish struct {
+	seq   uint64
+	id    uint16
+	msg   *holdfast.Message
+	done  func(error)
+	timer *time.Timer // of the acknowledgement; nil until the module took it
+}
+
+func newSession(m *Modem, e *at.Engine, l Login, receive func(*holdfast.Message, bool, func())) *Session {
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd, giveUp := context.WithCancel(context.Background())
+	return &Session{
+		m: m, e: e, login: l, receive: receive, log: m.log,
+		ctx: ctx, cancel: cancel, cmd: cmd, giveUp: giveUp,
+		outbox:   make(chan *publish, window),
+		inbox:    make(chan *holdfast.Message, inboxSize),
+		done:     make(chan struct{}),
+		ending:   make(chan struct{}),
+		inflight: make(map[uint16]*publish),
+	}
+}
+
+// start starts the goroutines; Close awaits them.
+func (s *Session) start() {
+	s.wg.Go(s.send)
+	s.wg.Go(s.deliver)
+}
+
+// Window is the most publishes that may wait for their acknowledgement.
+func (s *Session) Window() int { return window }
+
+// Done is closed when the connection is lost or closed.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Err is why the session ended; nil while it lives.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Publish sends msg and returns without waiting. done is called exactly once:
+// with nil when the broker has acknowledged it (PUBACK, PUBCOMP; for QoS 0 when
+// it was written to the module's socket), with an error that wraps
+// holdfast.ErrRefused or holdfast.ErrTooLarge if the module can never carry it,
+// with one that wraps holdfast.ErrFull if more than Window are under way, and
+// with one that wraps holdfast.ErrUnknown when nobody can say.
+func (s *Session) Publish(msg *holdfast.Message, again bool, done func(error)) {
+	if err := carriable(msg); err != nil {
+		done(err)
+		return
+	}
+	s.mu.Lock()
+	err := s.err
+	switch {
+	case err != nil:
+		err = fmt.Errorf("the connection has ended: %w", err)
+	case len(s.inflight) >= window:
+		err = fmt.Errorf("%d publishes are under way, which is all that the module can hold: %w", window, holdfast.ErrFull)
+	}
+	if err != nil {
+		s.mu.Unlock()
+		done(err)
+		return
+	}
+	s.seq++
+	p := &publish{seq: s.seq, id: s.takeIDLocked(), msg: msg, done: done}
+	s.inflight[p.id] = p
+	s.outbox <- p // has room: it holds no more than inflight
+	s.mu.Unlock()
+}
+
+// takeIDLocked is a packet identifier that is not in use.
+func (s *Session) takeIDLocked() uint16 {
+	return s.m.ids.take(func(id uint16) bool { _, ok := s.inflight[id]; return ok })
+}
+
+// settle ends one publish. It does nothing if that has happened.
+func (s *Session) settle(p *publish, err error) {
+	s.mu.Lock()
+	if s.inflight[p.id] != p {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.inflight, p.id)
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	s.mu.Unlock()
+	if err == nil {
+		s.m.learn(func(st *Status) {
+			st.Counters.PublishedMsgs++
+			st.Counters.PayloadOut += uint64(len(p.msg.Topic) + len(p.msg.Payload))
+		})
+	}
+	p.done(err)
+}
+
+// alive reports whether p still waits for its end.
+func (s *Session) alive(p *publish) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inflight[p.id] == p
+}
+
+// fail ends the session for err, once: every publish under way is settled as
+// unknown, in the order in which they were made.
+func (s *Session) fail(err error) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err = err
+	var open []*publish
+	for _, p := range s.inflight {
+		open = append(open, p)
+		if p.timer != nil {
+			p.timer.Stop()
+		}
+	}
+	clear(s.inflight)
+	s.mu.Unlock()
+	s.cancel()
+	s.m.sessionEnded(s, err, open)
+	close(s.done)
+	slices.SortFunc(open, func(a, b *publish) int { return cmp.Compare(a.seq, b.seq) })
+	for _, p := range open {
+		p.done(unknown(err))
+	}
+}
+
+func unknown(err error) error {
+	if errors.Is(err, holdfast.ErrUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", holdfast.ErrUnknown, err)
+}
+
+// Close ends the connection, also inside the module, and waits for the
+// session's goroutines; receive is not called any more after it. It takes no longer than Timing.Close, if receive comes
+// back. It must not be called from receive or from a done.
+func (s *Session) Close() error {
+	s.closed.Do(func() {
+		s.fail(holdfast.ErrClosed)
+		ctx, cancel := context.WithTimeout(context.Background(), s.m.o.Timing.Close)
+		defer cancel()
+		defer context.AfterFunc(ctx, s.giveUp)()
+		s.m.leave(ctx, s)
+		s.stop()
+	})
+	return nil
+}
+
+// stop waits for the goroutines of a session that has ended.
+func (s *Session) stop() {
+	close(s.ending)
+	s.wg.Wait()
+	s.giveUp()
+}
+
+// deliver hands received messages on, one at a time. It does so until Close,
+// also when the session has ended before: the module has acknowledged them, so
+// the broker will not send them again.
+func (s *Session) deliver() {
+	for {
+		select {
+		case msg := <-s.inbox:
+			s.receive(msg, false, func() {})
+			continue
+		case <-s.ending:
+		}
+		for {
+			select {
+			case msg := <-s.inbox:
+				s.receive(msg, false, func() {})
+			default:
+				return
+			}
+		}
+	}
+}
+
+// take puts a received message into the inbox, if it has room and is open.
+func (s *Session) take(msg *holdfast.Message) bool {
+	select {
+	case <-s.ending:
+		return false
+	default:
+	}
+	select {
+	case s.inbox <- msg:
+		return true
+	default:
+		return false
+	}
+}
+
+// sessionEnded counts, and keeps the identifiers of unfinished QoS 2 messages
+// out of use.
+func (m *Modem) sessionEnded(s *Session, err error, open []*publish) {
+	for _, p := range open {
+		if p.msg.QoS == 2 && !s.login.CleanSession {
+			m.ids.avoid(p.id)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.live && m.status.State == StateConnected {
+		m.setStateLocked(StateReady)
+	}
+	if s.live && !errors.Is(err, holdfast.ErrClosed) {
+		m.status.Counters.Lost++
+	}
+	m.log.Info("modem connection ended", "error", err, "unsettled", len(open))
+}
+
+// leave disconnects the module, unless another connection has taken its place.
+func (m *Modem) leave(ctx context.Context, s *Session) {
+	select {
+	case <-m.connecting:
+		defer func() { m.connecting <- struct{}{} }()
+	case <-ctx.Done():
+		return
+	}
+	m.mu.Lock()
+	mine := m.session == s
+	if mine {
+		m.session = nil
+	}
+	m.mu.Unlock()
+	if mine {
+		m.ecmtLeave(ctx, s.e)
+	}
+}
