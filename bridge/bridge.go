@@ -1,0 +1,250 @@
+// Package bridge forwards the messages of chosen local topics to a far broker
+// and brings commands back.
+//
+// Its place in a message's life:
+//
+//	edge            a PUBLISH is accepted; Match says which route owns it
+//	storage.Queue   the message is on disk, then the publisher is acknowledged
+//	  - - - - - - - everything below happens later, as the link allows
+//	forward.go      the oldest first, a window of unacknowledged publishes
+//	paho.go         (or a modem) PUBLISH out, PUBACK or PUBCOMP in
+//	storage.Queue   Ack: only now the message leaves the disk
+//
+// and backwards:
+//
+//	paho.go         PUBLISH in
+//	downlink.go     mapped, handed to the local broker, which makes it safe
+//	paho.go         PUBACK or PUBREC out: only now the far broker forgets it
+//
+// What is promised: a message leaves the queue only after the far broker's
+// acknowledgement on the connection that it was sent on, or into quarantine;
+// a command is acknowledged only after the local broker has accepted it. Both
+// ways are at-least-once: after a lost connection everything that was not
+// acknowledged is sent again, oldest first, before anything newer.
+//
+// Goroutines: Run is the forwarder. Per connection it starts one that watches
+// the connection and one that hands commands to the local broker, and waits
+// for both; an Upstream waits for its own in Close. Acknowledgements are
+// processed on the goroutine that the Upstream calls done on.
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"holdfast"
+)
+
+// The defaults and the bounds that are not options.
+const (
+	defaultWindow      = 100
+	defaultWindowBytes = 1 << 20
+	defaultBackoffMin  = time.Second
+	defaultBackoffMax  = time.Minute
+	defaultMaxAttempts = 5
+	defaultAckTimeout  = 3 * time.Minute
+
+	maxWindow        = 20000            // well below the 65,535 packet identifiers of a session
+	subscribeTimeout = 30 * time.Second // for one SUBACK
+	drainGrace       = 500 * time.Millisecond
+)
+
+// UpstreamOption is one way to a far broker.
+type UpstreamOption struct {
+	Name    string // for logs and the status; unique
+	Connect Connect
+}
+
+// Options are what a bridge is made of. Zero values take the defaults.
+type Options struct {
+	Name      string // unique among the bridges; part of Origin
+	GatewayID string // for logs
+	Routes    []Route
+	// Upstreams are tried in this order at every attempt; the first that
+	// connects and takes the subscriptions is used until it is lost.
+	Upstreams []UpstreamOption
+	Queue     Queue // must be set if a route goes out
+	Local     Local // must be set if a route goes in
+	// Window is the most publishes without acknowledgement at once (100; the
+	// upstream's own bound if that is lower), WindowBytes the size at which no
+	// further one is added (1 MiB; one message is always let through).
+	Window      int
+	WindowBytes int
+	// BackoffMin and BackoffMax bound the delay between attempts (1 s, 60 s).
+	BackoffMin, BackoffMax time.Duration
+	// MaxAttempts is how many times in a row a message may be the oldest
+	// unacknowledged one when the connection dies before it is quarantined (5).
+	MaxAttempts int
+	// AckTimeout is how long publishes may wait with no acknowledgement at all
+	// before the connection is given up (3 min).
+	AckTimeout time.Duration
+	Logger     *slog.Logger
+}
+
+// Bridge is one bridge. Match and Status are safe for concurrent use.
+type Bridge struct {
+	name        string
+	origin      string // the loop cut
+	out         []outRoute
+	in          []inRoute
+	upstreams   []UpstreamOption
+	queue       Queue
+	local       Local
+	window      int
+	windowBytes int
+	maxAttempts int
+	ackTimeout  time.Duration
+	log         *slog.Logger
+
+	running atomic.Bool
+	backoff backoff // only Run
+	suspect suspect // only Run
+	echoes  *echoes // nil if nothing that goes out can come back
+	status  status
+}
+
+// New makes a bridge; it does nothing before Run. Every fault of o is in the
+// error.
+func New(o Options) (*Bridge, error) {
+	o.setDefaults()
+	b := &Bridge{
+		name: o.Name, origin: holdfast.BridgeOrigin(o.Name),
+		upstreams: o.Upstreams, queue: o.Queue, local: o.Local,
+		window: o.Window, windowBytes: o.WindowBytes,
+		maxAttempts: o.MaxAttempts, ackTimeout: o.AckTimeout,
+		backoff: backoff{min: o.BackoffMin, max: o.BackoffMax},
+		log:     o.Logger.With(slog.String("bridge", o.Name)),
+	}
+	if o.GatewayID != "" {
+		b.log = b.log.With(slog.String("gateway", o.GatewayID))
+	}
+	b.status.s.State = Stopped
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+
+	if o.Name == "" {
+		fault("the bridge has no name")
+	}
+	if len(o.Routes) == 0 {
+		fault("the bridge has no route: it would forward nothing")
+	}
+	names := make(map[string]bool)
+	for i, r := range o.Routes {
+		if r.Name == "" {
+			r.Name = r.DefaultName()
+		}
+		if names[r.Name] {
+			fault("route %q: the name is used twice: give each route a name of its own", r.Name)
+		}
+		names[r.Name] = true
+		if err := r.Validate(); err != nil {
+			fault("route %d (%q): %w", i+1, r.Name, err)
+			continue
+		}
+		if r.Direction.out() {
+			b.out = append(b.out, newOutRoute(r))
+		}
+		if r.Direction.in() {
+			b.in = append(b.in, newInRoute(r))
+		}
+	}
+	b.findEchoes()
+	if len(b.out) > 0 && o.Queue == nil {
+		fault("routes go out, but there is no queue")
+	}
+	if len(b.in) > 0 && o.Local == nil {
+		fault("routes come in, but there is no local broker to publish to")
+	}
+	if len(o.Upstreams) == 0 {
+		fault("the bridge has no upstream to connect to")
+	}
+	seen := make(map[string]bool)
+	for i, u := range o.Upstreams {
+		if u.Connect == nil {
+			fault("upstream %d (%q) cannot be connected to", i+1, u.Name)
+		}
+		if seen[u.Name] {
+			fault("upstream %q is there twice", u.Name)
+		}
+		seen[u.Name] = true
+	}
+	if o.Window < 1 || o.Window > maxWindow {
+		fault("window is %d: it must be between 1 and %d", o.Window, maxWindow)
+	}
+	if o.WindowBytes < 1 {
+		fault("window bytes are %d: they must be positive", o.WindowBytes)
+	}
+	if o.BackoffMin < 0 || o.BackoffMax < o.BackoffMin {
+		fault("backoff is %v to %v: the second must not be below the first", o.BackoffMin, o.BackoffMax)
+	}
+	if o.MaxAttempts < 1 {
+		fault("attempts are %d: there must be at least one", o.MaxAttempts)
+	}
+	if o.AckTimeout < 0 {
+		fault("the time to wait for an acknowledgement is negative: %v", o.AckTimeout)
+	}
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("bridge %q: %w", o.Name, errors.Join(faults...))
+	}
+	return b, nil
+}
+
+func (o *Options) setDefaults() {
+	setDefault(&o.Window, defaultWindow)
+	setDefault(&o.WindowBytes, defaultWindowBytes)
+	setDefault(&o.BackoffMin, defaultBackoffMin)
+	setDefault(&o.BackoffMax, max(defaultBackoffMax, o.BackoffMin))
+	setDefault(&o.MaxAttempts, defaultMaxAttempts)
+	setDefault(&o.AckTimeout, defaultAckTimeout)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Run connects, forwards and receives until ctx ends. Then it has waited for
+// everything that it started, and everything that was sent and not
+// acknowledged is back in the queue. It must not be called again while it runs.
+func (b *Bridge) Run(ctx context.Context) error {
+	if !b.running.CompareAndSwap(false, true) {
+		return fmt.Errorf("bridge %q runs already", b.name)
+	}
+	defer b.running.Store(false)
+	defer b.status.stopped()
+
+	for ctx.Err() == nil {
+		c, err := b.connect(ctx)
+		if err == nil {
+			since := time.Now()
+			b.status.connected(c.name)
+			b.log.Info("bridge is connected", slog.String("upstream", c.name))
+			err = c.serve(ctx)
+			lasted := time.Since(since)
+			b.backoff.lasted(lasted, c.acked > 0)
+			if ctx.Err() == nil {
+				err = explainLoss(err, lasted)
+				b.log.Warn("bridge has lost its connection", slog.String("upstream", c.name),
+					slog.Duration("after", lasted), slog.Any("error", err))
+			}
+		} else if ctx.Err() == nil {
+			b.log.Warn("bridge cannot connect", slog.Any("error", err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		delay := b.backoff.next()
+		b.status.waiting(err, time.Now().Add(delay))
+		wait(ctx, delay)
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"holdfast"
+)
+
+// errLost marks that the upstream has ended by itself: its Err says why.
+var errLost = errors.New("the connection is lost")
+
+// errUnanswered ends a connection on which nothing is acknowledged any more.
+var errUnanswered = errors.New("the far broker has stopped acknowledging what is sent to it: the link is half open, or the broker does not answer a publish that it does not permit")
+
+// connection is one connection to an upstream, from its subscriptions to its
+// end. It is never reused.
+type connection struct {
+	b      *Bridge
+	name   string
+	up     Upstream
+	dl     *downlink
+	window int
+	quiet  bool // the far broker sends us nothing of our own
+
+	ctx    context.Context // ends with the connection, its cause says why
+	cancel context.CancelCauseFunc
+
+	room chan struct{} // has a token when something was finished
+
+	mu         sync.Mutex
+	head, tail *flight // unfinished, in the order in which the queue gave them
+	inflight   int
+	bytes      int
+	acked      int       // on this connection
+	progress   time.Time // of the last acknowledgement, or of the first publish after idleness
+	sealed     bool      // the rest is back in the queue; nothing more counts
+}
+
+func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridge, name string, up Upstream, dl *downlink) *connection {
+	c := &connection{
+		b: b, name: name, up: up, dl: dl, window: b.window,
+		ctx: ctx, cancel: cancel, room: make(chan struct{}, 1), progress: time.Now(),
+	}
+	if w := up.Window(); w > 0 {
+		c.window = min(c.window, w)
+	}
+	if q, ok := up.(quiet); ok {
+		c.quiet = q.NoEcho()
+	}
+	return c
+}
+
+// connect tries every upstream in order.
+func (b *Bridge) connect(ctx context.Context) (*connection, error) {
+	var errs []error
+	for _, u := range b.upstreams {
+		b.status.connecting(u.Name)
+		c, err := b.open(ctx, u)
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", u.Name, err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// open makes one connection with its subscriptions. A filter that the far
+// broker refuses is said loudly and does not stop the rest: losing the way up
+// for it would be worse.
+func (b *Bridge) open(ctx context.Context, u UpstreamOption) (*connection, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	dl := newDownlink(b, cancel)
+	up, err := u.Connect(ctx, dl.receive)
+	if err != nil {
+		dl.end()
+		cancel(nil)
+		return nil, err
+	}
+	for _, r := range b.in {
+		err = b.subscribe(ctx, up, r)
+		if errors.Is(err, holdfast.ErrRefused) {
+			b.status.problem(err)
+			b.log.Error("the far broker has refused a subscription", slog.String("upstream", u.Name),
+				slog.String("route", r.name), slog.Any("error", err))
+			continue
+		}
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
+			}
+			dl.end()
+			_ = up.Close() // the connection is of no use; err says why
+			cancel(nil)
+			return nil, fmt.Errorf("subscribe for route %q: %w", r.name, err)
+		}
+	}
+	return newConnection(ctx, cancel, b, u.Name, up, dl), nil
+}
+
+func (b *Bridge) subscribe(ctx context.Context, up Upstream, r inRoute) error {
+	ctx, cancel := context.WithTimeout(ctx, subscribeTimeout)
+	defer cancel()
+	return up.Subscribe(ctx, r.remoteFilter, r.qos)
+}
+
+// wait returns after d, or false at once when ctx ends.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// serve forwards until the connection or parent ends, and says why it ended.
+// When it returns, the connection is closed, its goroutines have ended, and
+// everything unfinished is back in the queue: the next connection begins with
+// the oldest message, which keeps the order.
+func (c *connection) serve(parent context.Context) error {
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		c.watch()
+	}()
+	c.forward()
+	ended := time.Now()
+	if parent.Err() != nil {
+		c.drain()
+	}
+	c.dl.end()
+	_ = c.up.Close() // why it ended is in the cause
+	cause := context.Cause(c.ctx)
+	c.cancel(nil)
+	<-watched
+	if errors.Is(cause, errLost) {
+		if err := c.up.Err(); err != nil { // after Close it has the whole story
+			cause = err
+		}
+	}
+	c.giveBack(parent.Err() == nil && !errors.Is(cause, errDownlink), ended)
+	return cause
+}
+
+// watch ends the connection when the upstream has ended or answers nothing.
+func (c *connection) watch() {
+	tick := time.NewTicker(max(c.b.ackTimeout/4, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-c.up.Done():
+			c.cancel(errLost)
+			return
+		case <-tick.C:
+			c.mu.Lock()
+			stuck := c.inflight > 0 && time.Since(c.progress) > c.b.ackTimeout
+			c.mu.Unlock()
+			if stuck {
+				c.cancel(errUnanswered)
+				return
+			}
+		}
+	}
+}

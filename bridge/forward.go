@@ -1,0 +1,233 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"holdfast"
+)
+
+// queueRetry is the pause after the queue could not be read.
+const queueRetry = time.Second
+
+// killWindow is how soon after a message the connection must end for the
+// message to be suspected.
+const killWindow = 5 * time.Second
+
+// flight is one item between Queue.Next and its end.
+type flight struct {
+	item       holdfast.Item
+	size       int
+	sent       time.Time // zero: not given to the upstream yet
+	done       bool      // the upstream has called back
+	prev, next *flight
+}
+
+// forward takes from the queue and publishes, as long as there is a connection.
+func (c *connection) forward() {
+	if len(c.b.out) == 0 && c.b.queue == nil {
+		<-c.ctx.Done()
+		return
+	}
+	for c.await(func() bool { return c.inflight < c.window && c.bytes < c.b.windowBytes }) {
+		it, err := c.b.queue.Next(c.ctx, holdfast.AllLanes)
+		if err == nil {
+			c.send(it)
+			continue
+		}
+		if c.ctx.Err() != nil {
+			return
+		}
+		// The way down still works, so the connection is kept.
+		err = fmt.Errorf("take from the queue: %w", err)
+		c.b.status.problem(err)
+		c.b.log.Error("the queue cannot be read", slog.Any("error", err))
+		wait(c.ctx, queueRetry)
+	}
+}
+
+// await waits until met, which is called with c.mu held, and reports false if
+// the connection has ended before.
+func (c *connection) await(met func() bool) bool {
+	for c.ctx.Err() == nil {
+		c.mu.Lock()
+		ok := met()
+		c.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-c.room:
+		case <-c.ctx.Done():
+		}
+	}
+	return false
+}
+
+// send publishes one item. One that was the oldest when the last connection
+// died goes alone: if the connection dies again, it is known who did it.
+func (c *connection) send(it holdfast.Item) {
+	f := c.take(it)
+	alone := c.b.suspect.is(it.ID)
+	if alone && !c.await(func() bool { return c.inflight == 1 }) {
+		return
+	}
+	if c.b.echoes != nil && !c.quiet {
+		c.b.markEcho(&it)
+	}
+	c.mu.Lock()
+	f.sent = time.Now()
+	if c.inflight == 1 {
+		c.progress = f.sent
+	}
+	c.mu.Unlock()
+	c.b.status.sent.Add(1)
+	c.up.Publish(it.Msg, it.Again, func(err error) { c.finish(f, err) })
+	if alone {
+		c.await(func() bool { return c.inflight == 0 })
+	}
+}
+
+// take notes an item that the queue has handed out. From here on it is ended
+// by finish or by giveBack, exactly one of them.
+func (c *connection) take(it holdfast.Item) *flight {
+	f := &flight{item: it, size: it.Msg.Size()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.prev = c.tail; f.prev != nil {
+		f.prev.next = f
+	} else {
+		c.head = f
+	}
+	c.tail = f
+	c.inflight++
+	c.bytes += f.size
+	c.b.status.inflight.Store(int64(c.inflight))
+	return f
+}
+
+// finish is the done of a publish. The queue is told while c.mu is held, so
+// that nothing is told after serve has returned.
+func (c *connection) finish(f *flight, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sealed || f.done {
+		return // too late to count: it is in the queue again
+	}
+	f.done = true
+	switch {
+	case err == nil:
+		c.b.queue.Ack(f.item.ID)
+		c.acked++
+		c.b.status.answered(f.item.Msg.QoS, time.Since(f.sent))
+	case errors.Is(err, holdfast.ErrTooLarge):
+		c.quarantine(f, ReasonTooLarge, err)
+	case errors.Is(err, holdfast.ErrRefused):
+		c.quarantine(f, ReasonRefused, err)
+	default:
+		// MQTT sends again only after a new connection (MQTT 5, 4.4): the item
+		// stays unfinished and goes back when this one has ended.
+		c.cancel(fmt.Errorf("the answer to a publish did not come: %w", err))
+		return
+	}
+	c.progress = time.Now()
+	c.removeLocked(f)
+}
+
+func (c *connection) removeLocked(f *flight) {
+	if f.prev != nil {
+		f.prev.next = f.next
+	} else {
+		c.head = f.next
+	}
+	if f.next != nil {
+		f.next.prev = f.prev
+	} else {
+		c.tail = f.prev
+	}
+	c.inflight--
+	c.bytes -= f.size
+	c.b.status.inflight.Store(int64(c.inflight))
+	select {
+	case c.room <- struct{}{}:
+	default:
+	}
+}
+
+// drain gives what is on its way a moment to be acknowledged, so that a
+// restart sends less twice.
+func (c *connection) drain() {
+	t := time.NewTimer(drainGrace)
+	defer t.Stop()
+	for {
+		c.mu.Lock()
+		n := c.inflight
+		for f := c.head; f != nil; f = f.next {
+			if f.sent.IsZero() || f.done {
+				n-- // nothing will come for it
+			}
+		}
+		c.mu.Unlock()
+		if n <= 0 {
+			return
+		}
+		select {
+		case <-c.room:
+		case <-t.C:
+			return
+		case <-c.up.Done():
+			return
+		}
+	}
+}
+
+// mayHaveKilled reports whether a message can be why the connection has ended: a
+// broker that chokes on it closes soon after it got it. A connection that ended
+// much later died of the link, as weak links do all day, and no message is to
+// be blamed for that. A slow link is given a second for each kilobyte.
+func (f *flight) mayHaveKilled(ended time.Time) bool {
+	return ended.Sub(f.sent) < killWindow+time.Duration(f.size)*time.Millisecond
+}
+
+// giveBack releases everything unfinished. died is false if it is no message's
+// fault that the connection has ended.
+func (c *connection) giveBack(died bool, ended time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sealed = true
+	if c.acked > 0 {
+		c.b.suspect.cleared()
+	}
+	if f := c.firstSentLocked(); died && f != nil && f.mayHaveKilled(ended) && c.b.suspect.killed(f.item.ID, c.b.maxAttempts) {
+		c.quarantine(f, ReasonKills, fmt.Errorf("the connection has died %d times in a row with this message as the oldest", c.b.maxAttempts))
+		c.removeLocked(f)
+	}
+	ids := make([]holdfast.ItemID, 0, c.inflight)
+	for f := c.head; f != nil; f = f.next {
+		ids = append(ids, f.item.ID)
+	}
+	if len(ids) > 0 {
+		c.b.queue.Release(ids...)
+	}
+	c.head, c.tail, c.inflight, c.bytes = nil, nil, 0, 0
+	c.b.status.inflight.Store(0)
+}
+
+func (c *connection) firstSentLocked() *flight {
+	for f := c.head; f != nil; f = f.next {
+		if !f.sent.IsZero() {
+			return f
+		}
+	}
+	return nil
+}
+
+func (c *connection) quarantine(f *flight, reason string, err error) {
+	c.b.status.quarantined.Add(1)
+	c.b.log.Error("a message is put into quarantine", slog.String("route", f.item.Route),
+		slog.String("reason", reason), slog.String("topic", f.item.Msg.Topic),
+		slog.Int("bytes", len(f.item.Msg.Payload)), slog.Any("error", err))
+	c.b.queue.Quarantine(f.item.ID, reason)
+}

@@ -1,0 +1,78 @@
+package bridge
+
+import (
+	"context"
+
+	"holdfast"
+)
+
+// Queue is the store-and-forward queue of one bridge. Its messages have the
+// topic, QoS and RETAIN flag to be used upstream.
+type Queue interface {
+	// Next waits for the oldest item of the most urgent lane in lanes that was
+	// not handed out yet, and hands it out. It must return an item only when
+	// it is on disk. It returns ctx.Err() or holdfast.ErrClosed when it ends.
+	// After any other error, and after ErrClosed, the bridge asks again a
+	// second later.
+	Next(ctx context.Context, lanes holdfast.Lanes) (holdfast.Item, error)
+	// Ack says that the far side has the item (for QoS 0: that it was written
+	// to a link believed alive). It may be called in any order and must not
+	// block; the item is never handed out again by this process.
+	Ack(id holdfast.ItemID)
+	// Release gives items back, unsent again: they come first, in their old
+	// order, with Again set. It must have happened when Release returns.
+	Release(ids ...holdfast.ItemID)
+	// Quarantine takes the item out of the queue and keeps it aside, counted
+	// under reason.
+	Quarantine(id holdfast.ItemID, reason string)
+}
+
+// Upstream is one connection to a far broker. It is never reused: after Done
+// is closed a new one is made by Connect.
+type Upstream interface {
+	// Publish sends msg and returns without waiting for the answer. done is
+	// called exactly once, on any goroutine, also before Publish returns: nil
+	// when the far broker has acknowledged it on this connection (PUBACK,
+	// PUBCOMP; for QoS 0 when it was written); an error that wraps
+	// holdfast.ErrRefused or holdfast.ErrTooLarge if this message can never go
+	// this way: it is put into quarantine at once; any other error if its fate
+	// is unknown: the bridge then closes the connection and sends everything
+	// unacknowledged again on the next one, as MQTT wants it. again says that
+	// it may have been sent before.
+	Publish(msg *holdfast.Message, again bool, done func(error))
+	// Subscribe asks for a filter and returns when the far broker has granted
+	// it, or an error in words that a person can act on. If the error wraps
+	// holdfast.ErrRefused, the connection is kept without the subscription.
+	Subscribe(ctx context.Context, filter string, qos byte) error
+	// Window is the most publishes that may wait for their acknowledgement at
+	// once; 0 if the connection has no bound of its own.
+	Window() int
+	// Done is closed when the connection is lost or closed; every done of a
+	// publish has then been called or will be without delay. Err says why.
+	Done() <-chan struct{}
+	Err() error
+	// Close ends the connection and waits for its goroutines. When it returns,
+	// every done was called; one that comes later is ignored.
+	Close() error
+}
+
+// Receive is called for each message from upstream, one at a time, in order.
+// The message must be acknowledged upstream only when ack was called (P3); ack
+// may be called on any goroutine, does not block, and is harmless after the
+// connection ended. again is the DUP flag. Receive returns without delay unless
+// the local broker is far behind; then it may be held up for a few seconds.
+type Receive func(msg *holdfast.Message, again bool, ack func())
+
+// Connect makes one connection. It must give up when ctx ends, and its error
+// must say in words what to do. receive may be called before Connect returns.
+type Connect func(ctx context.Context, receive Receive) (Upstream, error)
+
+// Local publishes into the local broker. done is called exactly once, on any
+// goroutine, also before Publish returns: with nil when the broker has accepted
+// the message under P1; with an error that wraps holdfast.ErrRefused or
+// holdfast.ErrTooLarge if it never will: the message is then acknowledged
+// upstream, counted as dropped and logged; with any other error if it may take
+// it later: it is then offered again. Publish must not block.
+type Local interface {
+	Publish(msg *holdfast.Message, done func(error))
+}

@@ -1,0 +1,146 @@
+package bridge
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// State is what a bridge is doing.
+type State string
+
+// The states.
+const (
+	Stopped    State = "stopped"
+	Connecting State = "connecting"
+	Connected  State = "connected"
+	Backoff    State = "backoff" // waiting for the next attempt
+)
+
+// Status is what a bridge tells about itself. Counts are of this process.
+type Status struct {
+	State    State     `json:"state"`
+	Upstream string    `json:"upstream,omitempty"` // in use, or being tried
+	Since    time.Time `json:"since"`              // when it got into this state
+	// LastError is the last problem in words, empty if there was none; it is
+	// kept while connected, LastErrorAt says how old it is.
+	LastError   string    `json:"last_error,omitempty"`
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	Attempts    int       `json:"attempts"`              // to connect since the last connection
+	Connections uint64    `json:"connections"`           // made so far
+	NextAttempt time.Time `json:"next_attempt,omitzero"` // in backoff
+
+	Sent        uint64 `json:"sent"` // publishes, those sent again included
+	Acked       uint64 `json:"acked"`
+	Inflight    int64  `json:"inflight"`
+	Quarantined uint64 `json:"quarantined"`
+	Received    uint64 `json:"received"`         // commands that the local broker has accepted
+	Waiting     int64  `json:"received_waiting"` // commands that it has not accepted yet
+	// Dropped are commands that were not delivered: DroppedLoop our own
+	// publishes come back, DroppedFull QoS 0 over the bound, DroppedRefused
+	// refused for good by the local broker, DroppedUnrouted for no route.
+	DroppedLoop     uint64 `json:"dropped_loop"`
+	DroppedFull     uint64 `json:"dropped_full"`
+	DroppedRefused  uint64 `json:"dropped_refused"`
+	DroppedUnrouted uint64 `json:"dropped_unrouted"`
+	// RTT is the moving average of the time from a publish of QoS 1 or 2 to
+	// its acknowledgement, over about the last eight.
+	RTT time.Duration `json:"rtt_ns"`
+}
+
+// Status is safe for concurrent use.
+func (b *Bridge) Status() Status {
+	b.status.mu.Lock()
+	s := b.status.s
+	b.status.mu.Unlock()
+	s.Sent = b.status.sent.Load()
+	s.Acked = b.status.acked.Load()
+	s.Inflight = b.status.inflight.Load()
+	s.Quarantined = b.status.quarantined.Load()
+	s.Received = b.status.received.Load()
+	s.Waiting = b.status.pending.Load()
+	s.DroppedLoop = b.status.loop.Load()
+	s.DroppedFull = b.status.full.Load()
+	s.DroppedRefused = b.status.refused.Load()
+	s.DroppedUnrouted = b.status.unrouted.Load()
+	s.RTT = time.Duration(b.status.rtt.Load())
+	return s
+}
+
+// status is written by Run and by the goroutines of its connections.
+type status struct {
+	mu sync.Mutex
+	s  Status // only the fields that are no counters
+
+	sent, acked, quarantined                atomic.Uint64
+	received, loop, full, refused, unrouted atomic.Uint64
+	inflight, pending, rtt                  atomic.Int64
+}
+
+func (s *status) enter(state State) {
+	if s.s.State != state {
+		s.s.Since = time.Now()
+	}
+	s.s.State = state
+	s.s.NextAttempt = time.Time{}
+}
+
+func (s *status) connecting(upstream string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter(Connecting)
+	s.s.Upstream = upstream
+	s.s.Attempts++
+}
+
+func (s *status) connected(upstream string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter(Connected)
+	s.s.Upstream = upstream
+	s.s.Attempts = 0
+	s.s.Connections++
+}
+
+func (s *status) waiting(err error, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter(Backoff)
+	s.s.Upstream = ""
+	s.s.NextAttempt = until
+	s.problemLocked(err)
+}
+
+func (s *status) stopped() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter(Stopped)
+	s.s.Upstream = ""
+}
+
+// problem notes an error that does not end the connection.
+func (s *status) problem(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.problemLocked(err)
+}
+
+func (s *status) problemLocked(err error) {
+	if err != nil {
+		s.s.LastError, s.s.LastErrorAt = err.Error(), time.Now()
+	}
+}
+
+// answered counts an acknowledgement that took d. Calls of one connection do
+// not overlap.
+func (s *status) answered(qos byte, d time.Duration) {
+	s.acked.Add(1)
+	if qos == 0 {
+		return // nothing came back
+	}
+	old := time.Duration(s.rtt.Load())
+	if old == 0 {
+		old = d
+	}
+	s.rtt.Store(int64(old + (d-old)/8))
+}
