@@ -1,0 +1,257 @@
+// Package configs is what the user wrote: one TOML file, read strictly. A key
+// that is unknown, of the wrong type or impossible is never skipped; every
+// fault of a file is reported at once, with its line and what to do.
+//
+// The parts of the gateway do not know this package. Each has its own options,
+// filled in from a Config where the parts meet.
+package configs
+
+import (
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// Config is one configuration of the gateway. Load gives one that is valid.
+//
+// The tags are the schema: toml is the key, oneof its possible words, min and
+// max its bounds, env marks strings in which ${NAME} stands for a variable of
+// the environment, vars those in which {id}, {serial} and {bridge} may stand.
+type Config struct {
+	Gateway   Gateway    `toml:"gateway"`
+	Log       Log        `toml:"log"`
+	Storage   Storage    `toml:"storage"`
+	Limits    Limits     `toml:"limits"`
+	Listeners []Listener `toml:"listener"`
+	Access    Access     `toml:"access"`
+	Console   Console    `toml:"console"`
+	Modems    []Modem    `toml:"modem"`
+	Bridges   []Bridge   `toml:"bridge"`
+
+	source *source // where the keys are; nil if the Config comes from no file
+}
+
+// Gateway is the board as a whole.
+type Gateway struct {
+	// ID names this gateway in client identifiers and topics; Resolve fills in
+	// the board's own if it is empty.
+	ID string `toml:"id"`
+	// DataDir is the folder of everything that must survive a restart.
+	DataDir string `toml:"data_dir"`
+}
+
+// Log is how the gateway tells what it does, on standard error.
+type Log struct {
+	Level  string `toml:"level" oneof:"debug|info|warn|error"`
+	Format string `toml:"format" oneof:"text|json"`
+}
+
+// Slog is the level as log/slog has it.
+func (l Log) Slog() slog.Level {
+	var level slog.Level
+	if level.UnmarshalText([]byte(l.Level)) != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// Storage is the disk.
+type Storage struct {
+	// MaxBytes bounds all queues together.
+	MaxBytes Size `toml:"max_bytes" min:"1MiB" max:"1TiB"`
+	// Reserve is how much of the disk stays free; 0 is what storage makes of
+	// the size of the disk.
+	Reserve Size `toml:"reserve" min:"0" max:"1TiB"`
+	// CommitInterval is how long a message may wait for others to go to the
+	// disk with it.
+	CommitInterval time.Duration `toml:"commit_interval" min:"0s" max:"10s"`
+}
+
+// defaultMaxBytes is smaller where an address has 32 bits: every file of the
+// store is mapped into memory, and the address space is the bound.
+func defaultMaxBytes() Size {
+	if strconv.IntSize == 32 {
+		return 512 * MiB
+	}
+	return 4 * GiB
+}
+
+// Limits are the bounds of the broker. None of them can be switched off.
+type Limits struct {
+	MaxPacketSize      Size `toml:"max_packet_size" min:"1KiB" max:"256KiB"`
+	MaxConnections     int  `toml:"max_connections" min:"1" max:"100000"`
+	MaxInflight        int  `toml:"max_inflight" min:"1" max:"65535"` // unacknowledged outbound QoS 1 and 2, per client
+	MaxSessionBytes    Size `toml:"max_session_bytes" min:"64KiB" max:"1TiB"`
+	MaxSessionMessages int  `toml:"max_session_messages" min:"1" max:"100000000"`
+	MaxOutboundBytes   Size `toml:"max_outbound_bytes" min:"64KiB" max:"1GiB"` // waiting for a slow reader, per client
+	MaxPendingBytes    Size `toml:"max_pending_bytes" min:"256KiB" max:"1GiB"` // accepted and not yet on disk, all clients
+	MaxClientIDLength  int  `toml:"max_client_id_length" min:"23" max:"65535"` // bytes
+	MaxSessions        int  `toml:"max_sessions" min:"1" max:"1000000"`        // persistent ones
+	MaxSubscriptions   int  `toml:"max_subscriptions" min:"1" max:"1000000"`   // per client
+	MaxRetained        int  `toml:"max_retained_messages" min:"1" max:"10000000"`
+	MaxRetainedBytes   Size `toml:"max_retained_bytes" min:"64KiB" max:"1GiB"`
+	MaxTopicLevels     int  `toml:"max_topic_levels" min:"1" max:"65535"`
+	// ConnectTimeout is how long a new connection may take to send its CONNECT.
+	ConnectTimeout time.Duration `toml:"connect_timeout" min:"1s" max:"10m"`
+}
+
+// Listener is one address that devices connect to.
+type Listener struct {
+	Address   string `toml:"address"` // host:port; an empty host is every interface
+	Transport string `toml:"transport" oneof:"tcp"`
+}
+
+// Who may connect without a password.
+const (
+	AnonymousNever    = "never"
+	AnonymousLoopback = "loopback"
+	AnonymousAlways   = "always"
+)
+
+// Access is who may connect to the broker.
+type Access struct {
+	Anonymous string `toml:"anonymous" oneof:"never|loopback|always"`
+}
+
+// Console is how a person looks at the running gateway.
+type Console struct {
+	Address string `toml:"address"` // host:port; "" is off
+	// Socket is the unix socket of the command line; Resolve fills it in if
+	// it is empty.
+	Socket string `toml:"socket"`
+}
+
+// Modem is one LTE module on a serial port.
+type Modem struct {
+	Name            string `toml:"name"`
+	Port            string `toml:"port"`
+	Baud            int    `toml:"baud" min:"1200" max:"4000000"`
+	Dialect         string `toml:"dialect" oneof:"auto|ecmt"`
+	Mode            string `toml:"mode" oneof:"auto|mqtt"`
+	APN             string `toml:"apn"`
+	APNUser         string `toml:"apn_user" env:"yes"`
+	APNPassword     Secret `toml:"apn_password" env:"yes" file:"apn_password_file"`
+	APNPasswordFile string `toml:"apn_password_file"`
+	PIN             Secret `toml:"pin" env:"yes" file:"pin_file"`
+	PINFile         string `toml:"pin_file"`
+}
+
+// Bridge is one far broker, the ways to it, and what goes there and comes from
+// there.
+type Bridge struct {
+	Name         string        `toml:"name"`
+	ClientID     string        `toml:"client_id" env:"yes" vars:"yes"`
+	Username     string        `toml:"username" env:"yes" vars:"yes"`
+	Password     Secret        `toml:"password" env:"yes" file:"password_file"`
+	PasswordFile string        `toml:"password_file"`
+	KeepAlive    time.Duration `toml:"keepalive" min:"5s" max:"18h"`
+	CleanSession bool          `toml:"clean_session"`
+	Queue        Queue         `toml:"queue"`
+	Upstreams    []Upstream    `toml:"upstream"`
+	Routes       []Route       `toml:"route"`
+}
+
+// What is done when a queue has met its bound.
+const (
+	DropOldest = "drop-oldest"
+	DropNewest = "drop-newest"
+	Refuse     = "refuse"
+)
+
+// Queue is the store-and-forward queue of one bridge.
+type Queue struct {
+	MaxBytes    Size          `toml:"max_bytes" min:"1MiB" max:"1TiB"`
+	MaxMessages int           `toml:"max_messages" min:"0" max:"1000000000"` // 0: bounded by MaxBytes alone
+	MaxAge      time.Duration `toml:"max_age" min:"0s" max:"87600h"`         // 0: any
+	WhenFull    string        `toml:"when_full" oneof:"drop-oldest|drop-newest|refuse"`
+	RefuseWait  time.Duration `toml:"refuse_wait" min:"1s" max:"1h"`
+	Window      int           `toml:"window" min:"1" max:"65535"` // publishes that wait for the far broker at once
+	StoreQoS0   bool          `toml:"store_qos0"`
+}
+
+// Upstream is one way to the far broker. The first that works is used.
+type Upstream struct {
+	URL      string `toml:"url" env:"yes"`
+	Via      string `toml:"via"` // the name of a modem; "" is the board's own network
+	ClientID string `toml:"client_id" env:"yes" vars:"yes"`
+}
+
+// Where the messages of a route go.
+const (
+	Out  = "out"
+	In   = "in"
+	Both = "both"
+)
+
+// Route says which messages cross the bridge, and how.
+type Route struct {
+	Name         string        `toml:"name"`
+	Direction    string        `toml:"direction" oneof:"out|in|both"`
+	Topic        string        `toml:"topic"`
+	LocalPrefix  string        `toml:"local_prefix" vars:"yes"`
+	RemotePrefix string        `toml:"remote_prefix" vars:"yes"`
+	QoS          int           `toml:"qos" min:"0" max:"2"`
+	Retain       bool          `toml:"retain"` // keep the RETAIN flag; false sends without
+	Priority     string        `toml:"priority" oneof:"high|normal|low"`
+	MaxAge       time.Duration `toml:"max_age" min:"0s" max:"87600h"` // 0: that of the queue
+}
+
+// Default is what the gateway does without a file: a broker on the loopback
+// interface, with its data beside it.
+func Default() *Config {
+	return &Config{
+		Gateway: Gateway{DataDir: "./holdfast-data"},
+		Log:     Log{Level: "info", Format: "text"},
+		Storage: Storage{MaxBytes: defaultMaxBytes()},
+		Limits: Limits{
+			MaxPacketSize:      256 * KiB,
+			MaxConnections:     1000,
+			MaxInflight:        64,
+			MaxSessionBytes:    64 * MiB,
+			MaxSessionMessages: 100_000,
+			MaxOutboundBytes:   1 * MiB,
+			MaxPendingBytes:    8 * MiB,
+			MaxClientIDLength:  1024,
+			MaxSessions:        5000,
+			MaxSubscriptions:   1000,
+			MaxRetained:        100_000,
+			MaxRetainedBytes:   64 * MiB,
+			MaxTopicLevels:     128,
+			ConnectTimeout:     10 * time.Second,
+		},
+		Listeners: []Listener{{Address: "127.0.0.1:1883", Transport: "tcp"}},
+		Access:    Access{Anonymous: AnonymousLoopback},
+		Console:   Console{Address: "127.0.0.1:8080"},
+	}
+}
+
+// The elements of a list start from these, not from zero values.
+
+func (l *Listener) setDefaults() { *l = Listener{Transport: "tcp"} }
+
+func (m *Modem) setDefaults() { *m = Modem{Baud: 115200, Dialect: "auto", Mode: "auto"} }
+
+func (b *Bridge) setDefaults() {
+	*b = Bridge{
+		ClientID:  "holdfast-{id}-{bridge}",
+		KeepAlive: 60 * time.Second,
+		Queue: Queue{
+			MaxBytes:   1 * GiB,
+			WhenFull:   DropOldest,
+			RefuseWait: 30 * time.Second,
+			Window:     100,
+			StoreQoS0:  true,
+		},
+	}
+}
+
+func (r *Route) setDefaults() { *r = Route{QoS: 1, Retain: true, Priority: "normal"} }
+
+// SocketPath is the unix socket of the command line.
+func (c *Config) SocketPath() string {
+	if c.Console.Socket != "" {
+		return c.Console.Socket
+	}
+	return filepath.Join(c.Gateway.DataDir, "holdfast.sock")
+}

@@ -1,0 +1,208 @@
+package configs
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast/edge/topic"
+)
+
+// defaultPort is that of MQTT over TCP.
+const defaultPort = "1883"
+
+// Address is the host:port of the far broker; port 1883 if the URL has none.
+func (u Upstream) Address() (string, error) {
+	const form = `write it as "tcp://host:1883"`
+	at, err := url.Parse(u.URL)
+	switch {
+	case err != nil || at.Opaque != "" || !strings.Contains(u.URL, "://"):
+		// The text of err is not shown: the URL may have a password in it.
+		return "", fmt.Errorf("is not a URL; %s", form)
+	case at.Scheme != "tcp" && at.Scheme != "mqtt":
+		return "", fmt.Errorf("%s:// is not known; %s", quoteKey(at.Scheme), form)
+	case at.User != nil:
+		return "", fmt.Errorf("has a user name in it; write username and password in [[bridge]]")
+	case strings.Trim(at.Path, "/") != "" || at.RawQuery != "" || at.Fragment != "":
+		return "", fmt.Errorf("has something after the port; %s", form)
+	case at.Hostname() == "":
+		return "", fmt.Errorf("has no host; %s", form)
+	}
+	port := at.Port()
+	if port == "" {
+		port = defaultPort
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return "", fmt.Errorf("has a port that is not 1 to 65535; %s", form)
+	}
+	return net.JoinHostPort(at.Hostname(), port), nil
+}
+
+func (k *checker) bridges() {
+	names, clients := map[string]int{}, map[string]int{}
+	for i := range k.c.Bridges {
+		b, path := &k.c.Bridges[i], fmt.Sprintf("bridge[%d]", i)
+		k.name(b.Name, path, names)
+		if b.ClientID == "" {
+			k.fault(path+".client_id", "is empty, and the far broker would forget everything; take the line out or write one")
+		}
+		if b.Password.IsSet() && b.Username == "" {
+			k.missing(path+".username", "is missing, and MQTT has no password without a user name; write username as well")
+		}
+		if b.KeepAlive%time.Second != 0 {
+			k.fault(path+".keepalive", "%v is not in whole seconds, as MQTT has it; write whole seconds", b.KeepAlive)
+		}
+		k.upstreams(b, path, clients)
+		k.routes(b, path)
+	}
+}
+
+// upstreams checks the ways of one bridge. clients has every client identifier
+// at every far broker: two bridges with the same one end each other's
+// connection for ever, and the SIM pays.
+func (k *checker) upstreams(b *Bridge, path string, clients map[string]int) {
+	if len(b.Upstreams) == 0 {
+		k.missing(path+".upstream", `is missing; write [[bridge.upstream]] with url = "tcp://host:1883" below this line`)
+	}
+	mine := map[string]int{}
+	for i, u := range b.Upstreams {
+		at := fmt.Sprintf("%s.upstream[%d]", path, i)
+		k.via(u.Via, at)
+		if u.URL == "" {
+			k.missing(at+".url", `is missing; write url = "tcp://host:1883"`)
+			continue
+		}
+		address, err := u.Address()
+		if err != nil {
+			k.fault(at+".url", "%v", err)
+			continue
+		}
+		if u.Via == "" && k.isListener(address) {
+			k.fault(at+".url", "this is the gateway's own listener; write the address of the far broker")
+		}
+		id := u.ClientID
+		if id == "" {
+			id = b.ClientID
+		}
+		key := address + " " + strings.ReplaceAll(id, "{bridge}", b.Name)
+		if line, again := clients[key]; again {
+			k.fault(at, "the bridge of the upstream in line %d has the same client_id at this broker, and they would end each other's "+
+				"connection for ever; give them different ones", line)
+		}
+		mine[key] = k.line(at)
+	}
+	for key, line := range mine {
+		clients[key] = line
+	}
+}
+
+func (k *checker) via(modem, path string) {
+	if modem == "" {
+		return
+	}
+	var names []string
+	for _, m := range k.c.Modems {
+		if m.Name == modem {
+			return
+		}
+		names = append(names, m.Name)
+	}
+	switch near, _ := nearest(modem, names); {
+	case near != "":
+		k.fault(path+".via", "there is no modem %s; did you mean %q?", quote(modem), near)
+	case len(names) > 0:
+		k.fault(path+".via", "there is no modem %s; write the name of one: %s", quote(modem), quote(strings.Join(names, ", ")))
+	default:
+		k.missing(path+".via", "there is no modem %s; write [[modem]] with name = %[1]s and its port", quote(modem))
+	}
+}
+
+// isListener reports whether address is one of the gateway's own.
+func (k *checker) isListener(address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	for _, l := range k.c.Listeners {
+		own, ownPort, ownErr := net.SplitHostPort(l.Address)
+		everywhere := own == "" || net.ParseIP(own).IsUnspecified()
+		if err == nil && ownErr == nil && port == ownPort &&
+			(host == own || (isLoopback(host) && (isLoopback(own) || everywhere))) {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *checker) routes(b *Bridge, path string) {
+	if len(b.Routes) == 0 {
+		k.missing(path+".route", `is missing; write [[bridge.route]] with a direction and a topic below this line`)
+	}
+	names := map[string]int{}
+	for i, r := range b.Routes {
+		at := fmt.Sprintf("%s.route[%d]", path, i)
+		named := at + ".name"
+		if line, again := names[r.Name]; again && r.Topic != "" {
+			k.fault(named, "%s is taken by %s; give each its own name", quote(r.Name), lineWords(line))
+		} else if len(r.Name) > 200 || strings.ContainsFunc(r.Name, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+			k.fault(named, "%s cannot be a name; write up to 200 letters", quote(r.Name))
+		}
+		names[r.Name] = k.line(named)
+		if r.Topic == "" {
+			k.missing(at+".topic", `is missing; write a topic filter, as in topic = "sensors/#"`)
+			continue
+		}
+		if err := filterError(r.Topic); err != nil {
+			k.fault(at+".topic", "%v; correct it", err)
+			continue
+		}
+		for _, p := range []struct{ key, prefix string }{{"local_prefix", r.LocalPrefix}, {"remote_prefix", r.RemotePrefix}} {
+			if strings.ContainsAny(p.prefix, "+#") {
+				k.fault(at+"."+p.key, "%s has a wildcard; they stand in topic only", quote(p.prefix))
+			} else if err := filterError(p.prefix + r.Topic); err != nil {
+				k.fault(at+"."+p.key, `with the topic behind it: %v; end the prefix with "/"`, err)
+			}
+		}
+	}
+	k.promises(b, path)
+}
+
+func filterError(filter string) error {
+	if strings.HasPrefix(filter, "$share/") {
+		return fmt.Errorf("a shared subscription has no sense in a route")
+	}
+	return topic.ValidFilter(filter)
+}
+
+// promises warns of routes that keep less than their words seem to say.
+func (k *checker) promises(b *Bridge, path string) {
+	var modem string
+	for _, u := range b.Upstreams {
+		if slices.ContainsFunc(k.c.Modems, func(m Modem) bool { return m.Name == u.Via && m.Name != "" }) {
+			modem = u.Via
+		}
+	}
+	for i, r := range b.Routes {
+		at := fmt.Sprintf("%s.route[%d]", path, i)
+		if r.QoS == 2 {
+			k.warn(at+".qos", "across the bridge QoS 2 is at least once: after an outage a message may come twice; write 1 if that is no difference")
+		}
+		if modem != "" && r.Direction != Out && r.Direction != "" {
+			k.warn(at+".direction", "modem %q acknowledges a message before this board has it: what comes in is delivered at most once; "+
+				"let the sender repeat what matters", modem)
+		}
+		for j, other := range b.Routes {
+			if (r.Direction == Out || r.Direction == Both) && (other.Direction == In || other.Direction == Both) &&
+				overlap(r.RemotePrefix+r.Topic, other.RemotePrefix+other.Topic) {
+				k.warn(fmt.Sprintf("%s.route[%d]", path, j), "what goes out by the route in line %d comes back here, unless the far broker knows bridges, "+
+					"as Mosquitto does; give the two directions different remote_prefix", k.line(at))
+			}
+		}
+	}
+}
+
+// overlap is topic.Overlap for filters that were not found valid yet.
+func overlap(a, b string) bool {
+	return filterError(a) == nil && filterError(b) == nil && topic.Overlap(a, b)
+}

@@ -1,0 +1,117 @@
+package configs
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// splitAddress reads "host:port".
+func splitAddress(s string) (host string, port int, err error) {
+	host, p, err := net.SplitHostPort(s)
+	if err == nil {
+		port, err = strconv.Atoi(p)
+	}
+	if err != nil || port < 0 || port > 65535 || strings.ContainsAny(host, " /\x00") {
+		return "", 0, fmt.Errorf(`%s is no address; write host:port, as in "127.0.0.1:1883" or "[::1]:1883"`, quote(s))
+	}
+	return host, port, nil
+}
+
+// isLoopback reports whether only this machine can reach host.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return ip.IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
+func (k *checker) listeners() {
+	if len(k.c.Listeners) == 0 {
+		k.missing("listener", "no device could connect; write [[listener]] with an address")
+	}
+	seen := map[string]int{}
+	for i, l := range k.c.Listeners {
+		at := fmt.Sprintf("listener[%d].address", i)
+		if l.Address == "" {
+			k.missing(at, `is missing; write address = "127.0.0.1:1883"`)
+			continue
+		}
+		host, port, err := splitAddress(l.Address)
+		if err != nil {
+			k.fault(at, "%v", err)
+			continue
+		}
+		key := net.JoinHostPort(host, strconv.Itoa(port))
+		if line, again := seen[key]; again && port != 0 {
+			k.fault(at, "%s is taken by %s; take one of them out", quote(l.Address), lineWords(line))
+		}
+		seen[key] = k.line(at)
+		if !isLoopback(host) {
+			k.beyondLoopback(at, l.Address, port)
+		}
+	}
+	if k.c.Access.Anonymous == AnonymousNever {
+		k.warn("access.anonymous", "without users nobody at all can connect; write %q or %q",
+			AnonymousLoopback, AnonymousAlways)
+	}
+	k.console(seen)
+}
+
+// beyondLoopback refuses a door that would be shut to all who could come to it.
+func (k *checker) beyondLoopback(path, address string, port int) {
+	if k.c.Access.Anonymous != AnonymousLoopback {
+		return
+	}
+	lines := `add the lines [access] and anonymous = "always"`
+	if line := k.lines["access.anonymous"]; line > 0 {
+		lines = fmt.Sprintf(`write anonymous = "always" in line %d`, line)
+	} else if line := k.lines["access"]; line > 0 {
+		lines = fmt.Sprintf(`add the line anonymous = "always" below line %d`, line)
+	}
+	k.fault(path, "%s is open to the network, where nobody may connect; %s to let everyone in, or listen on %q only",
+		quote(address), lines, fmt.Sprintf("127.0.0.1:%d", port))
+}
+
+func (k *checker) console(listeners map[string]int) {
+	const at = "console.address"
+	if k.c.Console.Address == "" {
+		return
+	}
+	host, port, err := splitAddress(k.c.Console.Address)
+	if err != nil {
+		k.fault(at, "%v, or \"\" for no console", err)
+		return
+	}
+	if line, taken := listeners[net.JoinHostPort(host, strconv.Itoa(port))]; taken && port != 0 {
+		k.fault(at, "%s is taken by the listener in line %d; choose another port", quote(k.c.Console.Address), line)
+	}
+	if !isLoopback(host) {
+		k.warn(at, `everyone in the network can see the console; write "127.0.0.1:%d" to keep it on this board`, port)
+	}
+}
+
+func (k *checker) modems() {
+	names, ports := map[string]int{}, map[string]int{}
+	used := map[string]bool{}
+	for _, b := range k.c.Bridges {
+		for _, u := range b.Upstreams {
+			used[u.Via] = true
+		}
+	}
+	for i, m := range k.c.Modems {
+		path := fmt.Sprintf("modem[%d]", i)
+		k.name(m.Name, path, names)
+		if line, again := ports[m.Port]; m.Port == "" {
+			k.missing(path+".port", `is missing; write the serial port, as in port = "/dev/ttyUSB2"`)
+		} else if again {
+			k.fault(path+".port", "%s is taken by %s; a port has one modem", quote(m.Port), lineWords(line))
+		}
+		ports[m.Port] = k.line(path + ".port")
+		if pin := m.PIN.Reveal(); pin != "" && (len(pin) < 4 || len(pin) > 8 || strings.Trim(pin, "0123456789") != "") {
+			k.fault(path+".pin", `a PIN is 4 to 8 digits; write them in quotes, as in "0000"`)
+		}
+		if m.Name != "" && !used[m.Name] {
+			k.warn(path, "no upstream goes through it; write via = %q in a [[bridge.upstream]]", m.Name)
+		}
+	}
+}
