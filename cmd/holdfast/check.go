@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/configs"
+)
+
+func newCheckCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "check -c FILE",
+		Short: "Tell every mistake in a configuration, with its line",
+		Long: `Read a configuration as the gateway would and tell every mistake in it at once,
+with its line, then what the gateway would do. Nothing is started or changed.
+
+The exit status is 0 if the gateway would start with it, and 2 if not.`,
+		Example: `  holdfast check -c /etc/holdfast/gateway.toml`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return usageError{errors.New("which file? Write holdfast check -c FILE")}
+			}
+			c, warnings, err := configs.Load(file)
+			for _, w := range warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", file)
+			return summarize(cmd.OutOrStdout(), c)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file (TOML)")
+	return cmd
+}
+
+// summarize tells what the gateway would do with c.
+func summarize(out io.Writer, c *configs.Config) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", what, fmt.Sprintf(format, args...))
+	}
+	line("  data", "%s, at most %v", c.Gateway.DataDir, c.Storage.MaxBytes)
+	for _, l := range c.Listeners {
+		line("  listener", "%s (%s), without a password: %s", l.Address, l.Transport, c.Access.Anonymous)
+	}
+	if c.Console.Address != "" {
+		line("  console", "http://%s", c.Console.Address)
+	}
+	for _, m := range c.Modems {
+		line("  modem", "%s on %s, %d baud", m.Name, m.Port, m.Baud)
+	}
+	for _, b := range c.Bridges {
+		line("  bridge", "%s as %s, up to %v on disk, then %s", b.Name, b.ClientID, b.Queue.MaxBytes, b.Queue.WhenFull)
+		for _, u := range b.Upstreams {
+			// Load has found the address good.
+			address, _ := u.Address()
+			if u.Via != "" {
+				address += " through modem " + u.Via
+			}
+			line("    upstream", "%s", address)
+		}
+		for _, r := range b.Routes {
+			arrow := map[string]string{configs.Out: "->", configs.In: "<-", configs.Both: "<->"}[r.Direction]
+			line("    route", "%s %s %s, QoS %d, %s priority", r.LocalPrefix+r.Topic, arrow, r.RemotePrefix+r.Topic, r.QoS, r.Priority)
+		}
+	}
+	if len(c.Bridges) == 0 {
+		line("  bridge", "none: messages stay in the local broker")
+	}
+	return w.Flush()
+}

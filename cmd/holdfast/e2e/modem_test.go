@@ -1,0 +1,87 @@
+package e2e
+
+import (
+	"fmt"
+	"log/slog"
+	"syscall"
+	"testing"
+
+	"holdfast/edge/packet"
+	"holdfast/modem/sim"
+)
+
+const modemRoute = `
+[[modem]]
+name = "lte"
+port = %q
+[[bridge]]
+name = "cloud"
+  [[bridge.upstream]]
+  url = "tcp://%s"
+  via = "lte"
+  [[bridge.route]]
+  name = "up"
+  direction = "out"
+  topic = "s/#"
+  remote_prefix = "gw/"
+  [[bridge.route]]
+  name = "down"
+  direction = "in"
+  topic = "cmd/#"
+  remote_prefix = "gw/"
+`
+
+// newModule starts a simulated module, unpaced.
+func newModule(t *testing.T) *sim.Module {
+	t.Helper()
+	m, err := sim.New(sim.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+func TestFiveHundredMessagesGoThroughTheModuleDespiteOutageRebootAndKill(t *testing.T) {
+	up := newMosquitto(t)
+	up.start()
+	m := newModule(t)
+	g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), up.address))
+	g.start()
+	k := newCollector(t)
+	k.attach(up.address, "gw/s/#")
+	c := connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
+	publishAll(t, c, "p", "s/p", 100, 20)
+	eventually(t, "the first messages are through", func() bool { return k.distinct() >= 50 }, g.tail)
+	m.SetLink(false)
+	publishAll(t, c, "q", "s/q", 100, 20)
+	g.end(syscall.SIGKILL)
+	g.start()
+	c = connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
+	publishAll(t, c, "r", "s/r", 100, 20)
+	m.SetLink(true)
+	eventually(t, "messages flow again", func() bool { return k.distinct() >= 150 }, g.tail)
+	m.Reboot()
+	publishAll(t, c, "s", "s/s", 100, 20)
+	publishAll(t, c, "t", "s/t", 100, 20)
+	k.check(100, "p", "q", "r", "s", "t")
+	g.drained()
+}
+
+func TestCommandsComeDownThroughTheModule(t *testing.T) {
+	up := newMosquitto(t)
+	up.start()
+	m := newModule(t)
+	g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), up.address))
+	g.start()
+	eventually(t, "the bridge is connected", func() bool { return g.bridge().State == "connected" }, g.tail)
+	device := newCollector(t)
+	device.attach(g.address, "cmd/#")
+	cloud := connect(t, up.address, packet.Connect{ClientID: "cloud", CleanStart: true})
+	publishAll(t, cloud, "c", "gw/cmd/valve", 50, 1)
+	device.check(50, "c")
+}

@@ -1,0 +1,178 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"holdfast"
+	"holdfast/bridge"
+	"holdfast/configs"
+	"holdfast/modem"
+	"holdfast/storage"
+)
+
+// makeModems makes every modem of the configuration.
+func (g *Gateway) makeModems() error {
+	for _, c := range g.cfg.Modems {
+		m, err := modem.New(modem.Options{
+			Name: c.Name, Port: c.Port, Baud: c.Baud, Dialect: c.Dialect,
+			APN: c.APN, APNUser: c.APNUser, APNPassword: c.APNPassword.Reveal(), PIN: c.PIN.Reveal(),
+			Logger: g.log.With("part", "modem"),
+		})
+		if err != nil {
+			return fmt.Errorf("modem %s: %w", c.Name, err)
+		}
+		g.modems = append(g.modems, m)
+	}
+	return nil
+}
+
+// queuePrefix begins the name of every bridge's queue in the store.
+const queuePrefix = "bridge/"
+
+func queueOptions(b configs.Bridge) storage.QueueOptions {
+	c := b.Queue
+	return storage.QueueOptions{
+		MaxBytes:    int64(c.MaxBytes),
+		MaxMessages: int64(c.MaxMessages),
+		WhenFull:    whenFull(c.WhenFull),
+		MaxAge:      c.MaxAge,
+		RouteMaxAge: maxAges(b.Routes),
+		Ledger:      true,
+	}
+}
+
+// openQueues opens the queues of the bridges in the configuration, and those
+// that earlier ones have left: their books and backlogs stay until somebody
+// exports or purges them.
+func openQueues(s *storage.Store, bridges []configs.Bridge) (queues map[string]*storage.Queue, retired []*storage.Queue, err error) {
+	queues = make(map[string]*storage.Queue)
+	for _, c := range bridges {
+		if queues[c.Name], err = s.Queue(queuePrefix+c.Name, queueOptions(c)); err != nil {
+			return nil, nil, fmt.Errorf("open the queue of bridge %s: %w", c.Name, err)
+		}
+	}
+	for _, name := range s.Names() {
+		if queues[strings.TrimPrefix(name, queuePrefix)] != nil {
+			continue
+		}
+		q, err := s.Queue(name, storage.QueueOptions{Ledger: true})
+		if err != nil {
+			return nil, nil, fmt.Errorf("open the retired queue %s: %w", name, err)
+		}
+		retired = append(retired, q)
+	}
+	return queues, retired, nil
+}
+
+// makeBridges makes every bridge with its queue, which has the bridge's name:
+// a backlog belongs to a name, not to a place in the file.
+func (g *Gateway) makeBridges(local bridge.Local) error {
+	queues, retired, err := openQueues(g.store, g.cfg.Bridges)
+	if err != nil {
+		return err
+	}
+	g.retired = retired
+	for _, c := range g.cfg.Bridges {
+		q := queues[c.Name]
+		o := bridge.Options{
+			Name: c.Name, GatewayID: g.cfg.Gateway.ID,
+			Queue: q, Local: local, Window: c.Queue.Window,
+			Logger: g.log.With("part", "bridge"),
+		}
+		for _, r := range c.Routes {
+			o.Routes = append(o.Routes, route(r))
+		}
+		loops := len(bridge.FindEchoes(o.Routes)) > 0
+		for _, u := range c.Upstreams {
+			o.Upstreams = append(o.Upstreams, bridge.UpstreamOption{Name: upstreamName(u), Connect: g.connector(c, u, loops)})
+		}
+		b, err := bridge.New(o)
+		if err != nil {
+			return fmt.Errorf("bridge %s: %w", c.Name, err)
+		}
+		g.bridges = append(g.bridges, &bridgePart{Bridge: b, cfg: c, queue: q})
+	}
+	return nil
+}
+
+func upstreamName(u configs.Upstream) string {
+	if u.Via != "" {
+		return u.URL + " via " + u.Via
+	}
+	return u.URL
+}
+
+func route(r configs.Route) bridge.Route {
+	return bridge.Route{
+		Name: r.Name, Direction: direction(r.Direction), Filter: r.Topic,
+		LocalPrefix: r.LocalPrefix, RemotePrefix: r.RemotePrefix,
+		QoS: byte(r.QoS), Retain: r.Retain, Lane: lane(r.Priority),
+	}
+}
+
+// maxAges is the age that the messages of each route may reach, by the name of
+// the route in the queue.
+func maxAges(routes []configs.Route) map[string]time.Duration {
+	ages := make(map[string]time.Duration)
+	for _, r := range routes {
+		if r.MaxAge > 0 {
+			ages[r.Name] = r.MaxAge
+		}
+	}
+	return ages
+}
+
+func direction(s string) bridge.Direction {
+	switch s {
+	case configs.In:
+		return bridge.In
+	case configs.Both:
+		return bridge.Both
+	}
+	return bridge.Out
+}
+
+func lane(s string) holdfast.Lane {
+	for l := range holdfast.Lane(holdfast.LaneCount) {
+		if l.String() == s {
+			return l
+		}
+	}
+	return holdfast.Normal
+}
+
+func whenFull(s string) storage.WhenFull {
+	switch s {
+	case configs.DropNewest:
+		return storage.DropNewest
+	case configs.Refuse:
+		return storage.Refuse
+	}
+	return storage.DropOldest
+}
+
+// connector makes the way to one upstream: over the board's network, or
+// through a modem.
+func (g *Gateway) connector(b configs.Bridge, u configs.Upstream, loops bool) bridge.Connect {
+	clientID := u.ClientID
+	if clientID == "" {
+		clientID = b.ClientID
+	}
+	for _, m := range g.modems {
+		if m.Status().Name == u.Via {
+			return throughModem(m, b, u, clientID)
+		}
+	}
+	var password func() (string, error)
+	if b.Password.IsSet() {
+		password = func() (string, error) { return b.Password.Reveal(), nil }
+	}
+	return bridge.PahoConnect(bridge.PahoOptions{
+		URL: u.URL, ClientID: clientID, Username: b.Username, Password: password,
+		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, BridgeBit: loops,
+		MaxPacket: int(g.cfg.Limits.MaxPacketSize),
+		Logger:    g.log.With("part", "bridge", "bridge", b.Name),
+	})
+}

@@ -1,0 +1,252 @@
+// Package gateway is the only place where the parts meet. The broker, the
+// storage, the bridges and the modems do not know one another: each declares
+// what it needs as a small interface, and the adapt_*.go files here, one a
+// seam, fit them together.
+//
+// Where a message is, and who owns it:
+//
+//	sensor -> edge.conn            owns it until the broker has asked everyone
+//	edge.Sink (adapt_sink.go)      asks every bridge whether it wants it, then hands
+//	                               it with all its destinations to the storage
+//	storage (one transaction)      owns it from here on: fsync, then done, and the
+//	                               broker sends PUBACK
+//	storage.Queue                  owns it until the far broker has acknowledged it
+//	bridge -> upstream             borrows it; whatever ends the connection gives it
+//	                               back to the queue
+//
+// Commands come down the same line backwards: upstream -> bridge -> adapt_local.go
+// -> broker -> storage, and only then is the far broker told.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"holdfast/bridge"
+	"holdfast/cmd/holdfast/console"
+	"holdfast/cmd/holdfast/queues"
+	"holdfast/configs"
+	"holdfast/edge"
+	"holdfast/modem"
+	"holdfast/storage"
+)
+
+// stopWait bounds how long connections may take for their last bytes.
+const stopWait = 5 * time.Second
+
+// Gateway is a running gateway.
+type Gateway struct {
+	cfg     *configs.Config
+	log     *slog.Logger
+	started time.Time
+
+	store *storage.Store
+	// volatile is why the store is in memory; nil if it is on disk.
+	volatile error
+	broker   *edge.Server
+	bridges  []*bridgePart
+	retired  []*storage.Queue // of bridges that are no longer in the configuration
+	modems   []*modem.Modem
+	console  *console.Server
+
+	addresses []net.Addr // of the broker's listeners
+
+	// Each kind of part has its own context, so that they stop in their order.
+	stopBridges, stopModems context.CancelFunc
+	listening               sync.WaitGroup
+	bridging                sync.WaitGroup
+	modeming                sync.WaitGroup
+
+	failed chan error // capacity 1: a part that must not end has ended
+}
+
+// bridgePart is a bridge with its queue.
+type bridgePart struct {
+	*bridge.Bridge
+	cfg   configs.Bridge
+	queue *storage.Queue
+}
+
+// Start starts every part, the storage first and the listeners last: nothing
+// can be accepted before there is a place where it is safe. cfg must be valid
+// and resolved (configs.Load, Resolve).
+func Start(cfg *configs.Config, log *slog.Logger) (*Gateway, error) {
+	g := &Gateway{cfg: cfg, log: log, started: time.Now(), failed: make(chan error, 1)}
+	if err := g.start(); err != nil {
+		return nil, errors.Join(err, g.Shutdown(context.Background()))
+	}
+	return g, nil
+}
+
+func (g *Gateway) start() error {
+	// A folder that cannot be made is one that the store cannot write.
+	_ = os.MkdirAll(g.cfg.Gateway.DataDir, 0o750)
+	if err := g.openStore(); err != nil {
+		return err
+	}
+	if err := g.makeModems(); err != nil {
+		return err
+	}
+	local := new(local)
+	if err := g.makeBridges(local); err != nil {
+		return err
+	}
+	var err error
+	g.broker, err = edge.NewServer(edge.Options{
+		Sink:   &sink{store: g.store, bridges: g.bridges, volatile: g.volatile != nil},
+		Store:  sessionStore{g.store},
+		Access: edge.Anonymous(g.cfg.Access.Anonymous),
+		Logger: g.log.With("part", "broker"),
+		Limits: g.limits(),
+	})
+	if err != nil {
+		return err
+	}
+	local.broker = g.broker
+	g.run()
+	if err := g.listen(); err != nil {
+		return err
+	}
+	api := queues.NewServer(g.store, bridgeNames(g.cfg))
+	g.console, err = console.Start(console.Options{
+		Address: g.cfg.Console.Address,
+		Socket:  g.cfg.SocketPath(),
+		Status:  func() any { return g.Status() },
+		Queues:  api.Reads(), QueuesAll: api.All(),
+		Logger: g.log.With("part", "console"),
+	})
+	return err
+}
+
+// storeOptions says how the store of a configuration is opened, by the gateway
+// and by the commands that work without one.
+func storeOptions(cfg *configs.Config, log *slog.Logger) storage.Options {
+	return storage.Options{
+		Dir:            filepath.Join(cfg.Gateway.DataDir, "store"),
+		Logger:         log.With("part", "storage"),
+		MaxBytes:       int64(cfg.Storage.MaxBytes),
+		Reserve:        int64(cfg.Storage.Reserve),
+		CommitInterval: cfg.Storage.CommitInterval,
+		MaxPending:     int(cfg.Limits.MaxPendingBytes),
+		Session: storage.QueueOptions{
+			MaxBytes:    int64(cfg.Limits.MaxSessionBytes),
+			MaxMessages: int64(cfg.Limits.MaxSessionMessages),
+		},
+	}
+}
+
+func (g *Gateway) limits() edge.Limits {
+	l := g.cfg.Limits
+	wait := time.Duration(0)
+	for _, b := range g.cfg.Bridges {
+		if b.Queue.WhenFull == configs.Refuse {
+			wait = max(wait, b.Queue.RefuseWait)
+		}
+	}
+	return edge.Limits{
+		MaxPacketSize:     int(l.MaxPacketSize),
+		MaxConnections:    l.MaxConnections,
+		MaxInflight:       l.MaxInflight,
+		MaxOutboundBytes:  int(l.MaxOutboundBytes),
+		MaxPendingBytes:   int(l.MaxPendingBytes),
+		ConnectTimeout:    l.ConnectTimeout,
+		RefuseWait:        wait,
+		MaxClientIDLength: l.MaxClientIDLength,
+		MaxSessions:       l.MaxSessions,
+		MaxSubscriptions:  l.MaxSubscriptions,
+		MaxRetained:       l.MaxRetained,
+		MaxRetainedBytes:  int(l.MaxRetainedBytes),
+		MaxTopicLevels:    l.MaxTopicLevels,
+	}
+}
+
+// run starts the goroutines of modems and bridges.
+func (g *Gateway) run() {
+	var ctx context.Context
+	ctx, g.stopModems = context.WithCancel(context.Background())
+	for _, m := range g.modems {
+		g.modeming.Go(func() { g.mustNotEnd(ctx, "modem", m.Run(ctx)) })
+	}
+	ctx, g.stopBridges = context.WithCancel(context.Background())
+	for _, b := range g.bridges {
+		g.bridging.Go(func() { g.mustNotEnd(ctx, "bridge "+b.cfg.Name, b.Run(ctx)) })
+	}
+}
+
+// listen opens every listener before it serves the first: an address that is
+// taken is an error at start, not a log line.
+func (g *Gateway) listen() error {
+	var lns []net.Listener
+	for _, l := range g.cfg.Listeners {
+		ln, err := net.Listen("tcp", l.Address)
+		if err != nil {
+			for _, ln := range lns {
+				ln.Close()
+			}
+			return fmt.Errorf("listen on %s: %w; another broker may be running there: stop it, or choose another address in [[listener]]", l.Address, err)
+		}
+		lns = append(lns, ln)
+	}
+	for _, ln := range lns {
+		g.addresses = append(g.addresses, ln.Addr())
+		g.log.Info("listening", "address", ln.Addr().String())
+		g.listening.Go(func() { g.mustNotEnd(context.Background(), "listener "+ln.Addr().String(), g.broker.Serve(ln)) })
+	}
+	return nil
+}
+
+// mustNotEnd reports a part that has ended although nobody stopped it.
+func (g *Gateway) mustNotEnd(ctx context.Context, part string, err error) {
+	if ctx.Err() != nil || err == nil {
+		return
+	}
+	select {
+	case g.failed <- fmt.Errorf("%s: %w", part, err):
+	default:
+	}
+}
+
+// Failed delivers the error of a part that has ended by itself: the gateway
+// should be shut down and started again.
+func (g *Gateway) Failed() <-chan error { return g.failed }
+
+// Addresses are those on which the broker listens, in the order of the
+// configuration.
+func (g *Gateway) Addresses() []net.Addr { return g.addresses }
+
+// Shutdown stops the parts in the order in which messages flow - listeners and
+// connections, bridges with their upstreams, modems, the storage last - and
+// waits for each. It may be called once.
+func (g *Gateway) Shutdown(ctx context.Context) error {
+	var errs []error
+	if g.console != nil {
+		errs = append(errs, g.console.Shutdown(ctx))
+	}
+	if g.broker != nil {
+		flush, cancel := context.WithTimeout(ctx, stopWait)
+		if err := g.broker.Shutdown(flush); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			errs = append(errs, err)
+		}
+		cancel()
+	}
+	g.listening.Wait()
+	if g.stopBridges != nil {
+		g.stopBridges()
+		g.bridging.Wait()
+	}
+	if g.stopModems != nil {
+		g.stopModems()
+		g.modeming.Wait()
+	}
+	if g.store != nil {
+		errs = append(errs, g.store.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"holdfast"
+	"holdfast/bridge"
+	"holdfast/configs"
+	"holdfast/edge"
+	"holdfast/modem"
+)
+
+// Status is the state of the whole gateway at one moment, for people and for
+// the JSON API. Its field names are part of the API.
+type Status struct {
+	ID      string         `json:"id"`
+	Uptime  float64        `json:"uptime_seconds"`
+	Broker  edge.Stats     `json:"broker"`
+	Bridges []BridgeStatus `json:"bridges"`
+	Modems  []modem.Status `json:"modems"`
+	// Retired are the bridges that were in an earlier configuration and have
+	// books still.
+	Retired []RetiredBridge `json:"retired,omitempty"`
+	Storage StorageStatus   `json:"storage"`
+}
+
+// RetiredBridge is a bridge that is no longer in the configuration.
+type RetiredBridge struct {
+	Name        string                     `json:"name"`
+	Queued      int                        `json:"queued"`
+	QueuedBytes int64                      `json:"queued_bytes"`
+	Routes      map[string]holdfast.Counts `json:"routes"`
+}
+
+// StorageStatus is the state of the store, with figures since it was opened.
+type StorageStatus struct {
+	// Mode is "disk", or "memory" if the disk cannot be written, and Reason why
+	// and what to do.
+	Mode   string `json:"mode"`
+	Reason string `json:"reason,omitempty"`
+	// Queued and QueuedBytes are those of all queues, the sessions' too.
+	Queued      int64 `json:"queued"`
+	QueuedBytes int64 `json:"queued_bytes"`
+	// SetAside counts damaged files, Lost messages and Unreadable other rows that
+	// could not be read.
+	SetAside   uint64 `json:"set_aside"`
+	Salvaged   uint64 `json:"salvaged"` // rows taken out of damaged files
+	Lost       uint64 `json:"lost"`
+	Unreadable uint64 `json:"unreadable"`
+	Failures   uint64 `json:"failures"` // commits that failed
+	// LongestDrop is the longest time that giving back space stopped the store.
+	LongestDrop float64 `json:"longest_drop_seconds"`
+	// Failed is why nothing is stored now; empty if all is well.
+	Failed string `json:"failed,omitempty"`
+}
+
+// BridgeStatus is one bridge with its queue and its books.
+type BridgeStatus struct {
+	Name string `json:"name"`
+	bridge.Status
+	// Queued is the number of messages that are accepted and not delivered,
+	// QueuedBytes their size.
+	Queued      int   `json:"queued"`
+	QueuedBytes int64 `json:"queued_bytes"`
+	// Routes is the ledger; it balances (holdfast.Counts.Balanced).
+	Routes map[string]holdfast.Counts `json:"routes"`
+	// RetiredRoutes are those of Routes that are no longer in the configuration.
+	RetiredRoutes []string `json:"retired_routes,omitempty"`
+}
+
+// Status may be called at any time between Start and Shutdown.
+func (g *Gateway) Status() Status {
+	st := Status{
+		ID:     g.cfg.Gateway.ID,
+		Uptime: time.Since(g.started).Seconds(),
+		Broker: g.broker.Stats(),
+	}
+	for _, b := range g.bridges {
+		books := b.queue.Ledger()
+		st.Bridges = append(st.Bridges, BridgeStatus{
+			Name: b.cfg.Name, Status: b.Status(),
+			Queued: b.queue.Len(), QueuedBytes: b.queue.Bytes(),
+			Routes: books, RetiredRoutes: retiredRoutes(b.cfg, books),
+		})
+	}
+	for _, q := range g.retired {
+		st.Retired = append(st.Retired, RetiredBridge{
+			Name:   strings.TrimPrefix(q.Name(), queuePrefix),
+			Queued: q.Len(), QueuedBytes: q.Bytes(), Routes: q.Ledger(),
+		})
+	}
+	st.Storage = g.storage()
+	for _, m := range g.modems {
+		st.Modems = append(st.Modems, m.Status())
+	}
+	return st
+}
+
+// Books adds up the ledger of all bridges and routes, the retired ones too.
+func (s Status) Books() holdfast.Counts {
+	var sum holdfast.Counts
+	for _, b := range s.Bridges {
+		for _, c := range b.Routes {
+			sum.Add(c)
+		}
+	}
+	for _, r := range s.Retired {
+		for _, c := range r.Routes {
+			sum.Add(c)
+		}
+	}
+	return sum
+}
+
+// storage is what the status says of the store.
+func (g *Gateway) storage() StorageStatus {
+	st := g.store.Stats()
+	out := StorageStatus{
+		SetAside: st.SetAside, Salvaged: st.Salvaged, Lost: st.Lost, Unreadable: st.Unreadable,
+		Failures: st.Failures, LongestDrop: st.LongestDrop.Seconds(),
+	}
+	out.Mode = "disk"
+	if g.volatile != nil {
+		out.Mode, out.Reason = "memory", g.volatile.Error()+"; mend that, and restart the gateway"
+	}
+	if st.Failed != nil {
+		out.Failed = st.Failed.Error()
+	}
+	for _, info := range g.store.Sizes() {
+		out.Queued += info.Depth
+		out.QueuedBytes += info.Bytes
+	}
+	return out
+}
+
+// retiredRoutes are those with books that the configuration does not have.
+func retiredRoutes(c configs.Bridge, books map[string]holdfast.Counts) (names []string) {
+	for name := range books {
+		if !slices.ContainsFunc(c.Routes, func(r configs.Route) bool { return r.Name == name }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
