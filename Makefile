@@ -1,0 +1,108 @@
+# Every target works in a fresh clone with Go and nothing else; what it needs
+# besides it fetches or installs.
+
+SHELL := /bin/bash
+GO ?= go
+# Where an int has 32 bits the storage engine needs the changed module file of
+# scripts/mod32.sh, which says why; a store does not open without it.
+BITS32 := 386 arm mips mipsle
+MOD32 := $(CURDIR)/build/mod32/go.mod
+IS32 := $(filter $(BITS32),$(or $(GOARCH),$(shell $(GO) env GOARCH 2>/dev/null)))
+MODFILE := $(if $(IS32),-modfile=$(MOD32))
+# The binary is static: it runs on any Linux of its processor.
+# The version is that of git describe; asking git again for every build fails in
+# a folder of another owner.
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# Run as a command of its own version: as a tool in go.mod it would raise the
+# versions of modules that are part of the gateway.
+STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 5s
+# For "make crash"; SEED repeats the decisions of a run.
+ROUNDS ?= 200
+SEED ?=
+# For "make powercut".
+CUTS ?= 60
+# Where the gateway runs: every pair is built by "make cross".
+PLATFORMS := arm/6 arm/7 arm64 amd64 386
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: $(if $(IS32),mod32) ## Build ./build/holdfast
+	$(BUILD) $(MODFILE) -ldflags '$(LDFLAGS)' -o build/holdfast ./cmd/holdfast
+
+.PHONY: mod32
+mod32:
+	@GO=$(GO) scripts/mod32.sh
+
+.PHONY: demo
+demo: build ## Show the whole job, with an outage and a kill -9
+	./build/holdfast demo
+
+.PHONY: run
+run: build ## Run the gateway as it is without a configuration
+	./build/holdfast run
+
+.PHONY: test
+test: test-deps mod32 ## Run every test, also against real brokers and clients
+ifdef IS32
+	@# There is no race detector here. The tests build the program as well.
+	GOFLAGS='$(GOFLAGS) $(MODFILE)' CGO_ENABLED=0 $(GO) test -count=1 -timeout 30m ./...
+else
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 15m ./...
+	GOARCH=386 CGO_ENABLED=0 $(GO) vet ./...
+	GO=$(GO) scripts/test32.sh
+endif
+
+.PHONY: crash
+crash: build ## Kill -9 the gateway ROUNDS (200) times under load, check each time
+	./build/holdfast crash --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+.PHONY: powercut
+powercut: ## Cut the power of the store CUTS (60) times (root, FUSE, loop devices)
+	$(GO) test -count=1 -timeout 60m -v ./storage/storagetest/powercut -cuts $(CUTS) -images 5 $(if $(SEED),-seed $(SEED))
+
+.PHONY: test-deps
+test-deps: ## Install what the tests need (Debian packages)
+	scripts/test-deps.sh
+
+.PHONY: check
+check: format vet imports cross fuzz ## Look for mistakes without running the tests
+
+.PHONY: format
+format: ## Say which files gofmt would change
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted, run gofmt -w:"; echo "$$files"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet and staticcheck
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+.PHONY: imports
+imports: ## Hold the import rule
+	$(GO) test -count=1 -run 'Import' .
+
+.PHONY: cross
+cross: mod32 ## Build for every processor
+	@for p in $(PLATFORMS); do \
+		echo "linux/$$p"; \
+		case " $(BITS32) " in *" $${p%/*} "*) mod=-modfile=$(MOD32) ;; *) mod= ;; esac; \
+		GOOS=linux GOARCH=$${p%/*} GOARM=$${p#*/} $(BUILD) $$mod -o /dev/null ./cmd/holdfast || exit 1; \
+	done
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (5s) each
+	FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/fuzz.sh
+
+.PHONY: bench
+bench: $(if $(IS32),mod32) ## Run every benchmark
+	$(GO) test $(MODFILE) -run '^$$' -bench . -benchmem ./...
+
+.PHONY: clean
+clean: ## Remove ./build
+	rm -rf build
