@@ -59,6 +59,20 @@ func tool(t testing.TB, name string) string {
 	return ""
 }
 
+// goTool builds a program that is a Go module, in the version that is named, and
+// returns its path. It is for benchmarks only: the build takes its time.
+func goTool(b *testing.B, module, name string) string {
+	b.Helper()
+	dir := b.TempDir()
+	install := exec.Command("go", "install", module)
+	install.Dir = dir
+	install.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=", "CGO_ENABLED=0")
+	if out, err := install.CombinedOutput(); err != nil {
+		b.Fatalf("install %s: %v\n%s", module, err, out)
+	}
+	return filepath.Join(dir, name)
+}
+
 func missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -251,13 +265,19 @@ func newMosquitto(t testing.TB, config ...string) *mosquitto {
 func (m *mosquitto) start() {
 	m.t.Helper()
 	m.process.start()
-	eventually(m.t, "mosquitto answers", func() bool {
-		nc, err := net.Dial("tcp", m.address)
+	awaitPort(m.t, m.process, m.address)
+}
+
+// awaitPort waits until the process listens there.
+func awaitPort(t testing.TB, p *process, address string) {
+	t.Helper()
+	eventually(t, filepath.Base(p.name)+" answers", func() bool {
+		nc, err := net.Dial("tcp", address)
 		if err == nil {
 			nc.Close()
 		}
 		return err == nil
-	}, m.tail)
+	}, p.tail)
 }
 
 // connect logs in, and the connection ends with the test.
