@@ -28,12 +28,16 @@ func (m *Modem) identify(ctx context.Context, e *at.Engine) error {
 
 // identifySIM reads who the SIM is; it must be unlocked.
 func (m *Modem) identifySIM(ctx context.Context, e *at.Engine) error {
-	err := m.readFact(ctx, e, []string{"AT+ECICCID", "AT+ICCID", "AT+CCID"}, isICCID,
-		func(s *Status, f Fact) { s.ICCID = f })
-	if err != nil {
+	if err := m.readICCID(ctx, e); err != nil {
 		return err
 	}
 	return m.readFact(ctx, e, []string{"AT+CIMI"}, digits(14, 15), func(s *Status, f Fact) { s.IMSI = f })
+}
+
+// readICCID reads the number of the SIM card.
+func (m *Modem) readICCID(ctx context.Context, e *at.Engine) error {
+	return m.readFact(ctx, e, []string{"AT+ECICCID", "AT+ICCID", "AT+CCID", "AT+QCCID"}, isICCID,
+		func(s *Status, f Fact) { s.ICCID = f })
 }
 
 // readFact asks until one of the commands gives a valid value.

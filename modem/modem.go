@@ -37,8 +37,11 @@ type Options struct {
 	// leaves the module's setting alone.
 	APN, APNUser, APNPassword string
 	// PIN of the SIM. It is entered only if the SIM asks for it, and a PIN
-	// that was refused is never entered again by this process.
+	// that this SIM has refused is never entered again.
 	PIN string
+	// MemoryFile is where that is remembered over restarts; without one it is
+	// remembered until the end of the process.
+	MemoryFile string
 	// Dialect of the module's MQTT commands: "auto" (or "") or "ecmt".
 	Dialect string
 	Logger  *slog.Logger
@@ -112,6 +115,8 @@ type Modem struct {
 
 	// connecting is a token of one: there is one connection at a time.
 	connecting chan struct{}
+
+	memory *memory
 
 	// Owned by the goroutine of Run.
 	failures int  // lives that failed since the module proved itself
@@ -187,6 +192,7 @@ func New(o Options) (*Modem, error) {
 		problem:    errors.New("the modem was not started"),
 		status:     Status{Name: o.Name, Port: o.Port, State: StateDown, Since: time.Now()},
 	}
+	m.memory = recall(o.MemoryFile, m.log)
 	m.connecting <- struct{}{}
 	return m, nil
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,7 +19,8 @@ func (g *Gateway) makeModems() error {
 		m, err := modem.New(modem.Options{
 			Name: c.Name, Port: c.Port, Baud: c.Baud, Dialect: c.Dialect,
 			APN: c.APN, APNUser: c.APNUser, APNPassword: c.APNPassword.Reveal(), PIN: c.PIN.Reveal(),
-			Logger: g.log.With("part", "modem"),
+			MemoryFile: filepath.Join(g.cfg.Gateway.DataDir, "modem", c.Name+".json"),
+			Logger:     g.log.With("part", "modem"),
 		})
 		if err != nil {
 			return fmt.Errorf("modem %s: %w", c.Name, err)
