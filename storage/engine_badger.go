@@ -26,6 +26,11 @@ const (
 	maxTxnOps = 4000
 )
 
+// blockSize holds a batch with the row around it: a block that an entry does not
+// fit is copied into a larger one twice, and the arenas of the tables under way,
+// which Badger keeps, become three times as large as the tables.
+const blockSize = batchBytes + 32<<10
+
 // badgerEngine is a Badger folder, opened.
 type badgerEngine struct {
 	db   *badger.DB
@@ -45,6 +50,7 @@ func badgerOptions(dir string, log *slog.Logger) badger.Options {
 		WithNumLevelZeroTables(2).
 		WithNumLevelZeroTablesStall(6).
 		WithNumCompactors(2). // the least that Badger takes
+		WithBlockSize(blockSize).
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
 		WithCompression(options.None).
