@@ -47,7 +47,7 @@ type PahoOptions struct {
 	// FindEchoes finds something.
 	BridgeBit bool
 	// Dial makes the network connection; nil is that of package net.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	Dial Dialer
 	// ConnectTimeout is for DNS, TCP and the login together; 30 s if zero.
 	ConnectTimeout time.Duration
 	Will           *holdfast.Message

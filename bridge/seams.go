@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"net"
 
 	"holdfast"
 )
@@ -66,6 +67,17 @@ type Receive func(msg *holdfast.Message, again bool, ack func())
 // Connect makes one connection. It must give up when ctx ends, and its error
 // must say in words what to do. receive may be called before Connect returns.
 type Connect func(ctx context.Context, receive Receive) (Upstream, error)
+
+// Dialer makes the network connection under an Upstream: over the board's own
+// network, over one interface of it, or through a socket inside a modem.
+// network is "tcp", address host:port; the host may be a name, and who resolves
+// it, the board or the module, is the Dialer's matter. It must return soon after
+// ctx has ended. Close of what it returns must end a Read or Write that waits.
+// Where the wire has no deadlines, their setters must do nothing.
+// TLS and WebSocket, where wanted, are put on top of it. Its error must let
+// errors.As and errors.Is find net.DNSError and the syscall errors if there are
+// any: they are put into words by the caller.
+type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Local publishes into the local broker. done is called exactly once, on any
 // goroutine, also before Publish returns: with nil when the broker has accepted

@@ -158,23 +158,32 @@ func whenFull(s string) storage.WhenFull {
 // connector makes the way to one upstream: over the board's network, or
 // through a modem.
 func (g *Gateway) connector(b configs.Bridge, u configs.Upstream, loops bool) bridge.Connect {
-	clientID := u.ClientID
-	if clientID == "" {
-		clientID = b.ClientID
-	}
 	for _, m := range g.modems {
 		if m.Status().Name == u.Via {
-			return throughModem(m, b, u, clientID)
+			return throughModem(m, b, u, clientID(b, u))
 		}
 	}
+	return g.overNetwork(b, u, loops, nil)
+}
+
+func clientID(b configs.Bridge, u configs.Upstream) string {
+	if u.ClientID != "" {
+		return u.ClientID
+	}
+	return b.ClientID
+}
+
+// overNetwork makes the way to an upstream with our own MQTT client; dial nil is
+// the board's own network.
+func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, dial bridge.Dialer) bridge.Connect {
 	var password func() (string, error)
 	if b.Password.IsSet() {
 		password = func() (string, error) { return b.Password.Reveal(), nil }
 	}
 	return bridge.PahoConnect(bridge.PahoOptions{
-		URL: u.URL, ClientID: clientID, Username: b.Username, Password: password,
+		URL: u.URL, ClientID: clientID(b, u), Username: b.Username, Password: password,
 		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, BridgeBit: loops,
-		MaxPacket: int(g.cfg.Limits.MaxPacketSize),
-		Logger:    g.log.With("part", "bridge", "bridge", b.Name),
+		Dial: dial, MaxPacket: int(g.cfg.Limits.MaxPacketSize),
+		Logger: g.log.With("part", "bridge", "bridge", b.Name),
 	})
 }
