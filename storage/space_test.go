@@ -237,6 +237,14 @@ func diskChild(dir string) {
 	fmt.Sscan(os.Getenv("HOLDFAST_TEST_FROM"), &n)
 	payload := strings.Repeat("x", 4000)
 	for in.Scan() {
+		if in.Text() == "settle" {
+			if err := settled(s); err != nil {
+				fmt.Fprintln(out, "not settled:", err)
+			}
+			fmt.Fprintln(out, "end", s.Stats().Space, q.Len())
+			out.Flush()
+			continue
+		}
 		refused, most := 0, 0
 		fmt.Sscan(in.Text(), &most)
 		for i := 0; i < most && refused < 50; i++ {
@@ -289,27 +297,77 @@ func filler(t *testing.T, dir string) func() {
 	}
 }
 
-// quiet waits until nothing is written any more: a table that Badger is just
-// writing for itself when someone else takes the last page ends the process.
-func quiet(t *testing.T, dir string) {
+// settled waits until neither the committer nor Badger has anything to write:
+// a page that one of them is just writing when someone else takes the last one
+// ends the process.
+func settled(s *Store) error {
+	const looks = 100 // one after another: the committer may be between two steps
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	end := time.After(time.Minute)
+	for calm := 0; calm < looks; {
+		if calm++; !calmNow(s) {
+			calm = 0
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			return errors.New("it is still writing after a minute")
+		}
+	}
+	return nil
+}
+
+// calmNow says that nothing waits for a commit or a drop, that each memtable
+// but the one in use is a table, and that there are too few tables to merge.
+func calmNow(s *Store) bool {
+	s.mu.Lock()
+	waits := s.urgent || s.lazy || !s.idleAt.IsZero() || len(s.passed)+len(s.removedIDs) > 0
+	level := s.disk.level
+	s.mu.Unlock()
+	if free, total, err := s.o.space(); err != nil || waits && (level < spaceNone || free >= s.o.reserve(total)/2) {
+		return false
+	}
+	// A table is counted before its memtable is removed, and those that were
+	// merged until all of that is on disk.
+	mems, err := filepath.Glob(filepath.Join(s.o.Dir, "*.mem"))
+	if err != nil || len(mems) > 1 {
+		return false
+	}
+	s.engMu.RLock() // held by whoever drops prefixes
+	defer s.engMu.RUnlock()
+	db := s.eng.(*badgerEngine).db
+	return db.Levels()[0].NumTables < db.Opts().NumLevelZeroTables
+}
+
+// merged opens and closes a store until its next opening has nothing to merge:
+// closing it may make one more table.
+func merged(t *testing.T, dir string) {
 	t.Helper()
-	last, same := "", 0
-	eventually(t, func() bool {
-		files, err := os.ReadDir(dir)
+	for range 5 {
+		s := openTest(t, Options{Dir: dir})
+		if err := errors.Join(settled(s), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "MANIFEST"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		now := ""
-		for _, f := range files {
-			if info, err := f.Info(); err == nil {
-				now += fmt.Sprintln(f.Name(), info.Size(), info.ModTime())
+		m, err := readManifest(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fresh := 0
+		for _, level := range m.tables {
+			if level == 0 {
+				fresh++
 			}
 		}
-		if same++; now != last {
-			last, same = now, 0
+		if fresh < badgerOptions("", nil).NumLevelZeroTables {
+			return
 		}
-		return same > 700
-	})
+	}
+	t.Fatal("it leaves something to merge each time")
 }
 
 func TestAFullDiskKillsNobodyAndLosesNothing(t *testing.T) {
@@ -317,7 +375,7 @@ func TestAFullDiskKillsNobodyAndLosesNothing(t *testing.T) {
 		t.Run(rule, func(t *testing.T) {
 			disk := smallDisk(t, 64<<20)
 			life := 0
-			run := func(steps func(say func(most int) (safe int, end string))) {
+			run := func(steps func(say func(what any) (safe int, end string))) {
 				t.Helper()
 				cmd := exec.Command(os.Args[0])
 				cmd.Env = append(os.Environ(), "HOLDFAST_TEST_CHILD="+disk, "HOLDFAST_TEST_DISK=1", "HOLDFAST_TEST_RULE="+rule, fmt.Sprint("HOLDFAST_TEST_FROM=", life*1_000_000))
@@ -331,9 +389,9 @@ func TestAFullDiskKillsNobodyAndLosesNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				lines := bufio.NewScanner(out)
-				steps(func(most int) (safe int, end string) {
+				steps(func(what any) (safe int, end string) {
 					t.Helper()
-					fmt.Fprintln(in, most)
+					fmt.Fprintln(in, what)
 					for lines.Scan() {
 						if strings.HasPrefix(lines.Text(), "safe") {
 							safe++
@@ -356,7 +414,7 @@ func TestAFullDiskKillsNobodyAndLosesNothing(t *testing.T) {
 				}
 			}
 			total := 0
-			run(func(say func(int) (int, string)) {
+			run(func(say func(any) (int, string)) {
 				safe, end := say(20000) // twice the disk
 				if rule == "refuse" && (safe == 20000 || strings.HasPrefix(end, "ok")) {
 					t.Fatalf("%d are safe, %s", safe, end)
@@ -366,9 +424,8 @@ func TestAFullDiskKillsNobodyAndLosesNothing(t *testing.T) {
 				}
 				total += safe
 			})
-			run(func(say func(int) (int, string)) {
-				say(0) // it is open
-				quiet(t, filepath.Join(disk, "store"))
+			run(func(say func(any) (int, string)) {
+				say("settle")
 				empty := filler(t, disk)
 				if safe, end := say(1000); safe > 100 {
 					t.Errorf("%d more are safe on a full disk, %s", safe, end)
@@ -378,8 +435,9 @@ func TestAFullDiskKillsNobodyAndLosesNothing(t *testing.T) {
 				empty()
 			})
 			// A start on a disk that someone else has filled to the brim.
+			merged(t, filepath.Join(disk, "store"))
 			empty := filler(t, disk)
-			run(func(say func(int) (int, string)) {
+			run(func(say func(any) (int, string)) {
 				safe, _ := say(100)
 				total += safe
 			})
