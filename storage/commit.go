@@ -40,6 +40,7 @@ func (s *Store) flush(idle bool) {
 
 	s.lastMessages = 0
 	for i, t := range txns {
+		s.pulse.beat()
 		s.lastMessages += t.messages
 		if err := s.commit(t); err != nil {
 			s.fail(err, txns[i:])

@@ -33,6 +33,7 @@ func (s *Store) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
+		s.pulse.beat()
 		now := time.Now()
 		s.mu.Lock()
 		closed, crashed := s.closed, s.crashed

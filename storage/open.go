@@ -24,6 +24,7 @@ type Store struct {
 
 	wake    chan struct{} // one token: there is something for the committer
 	stopped chan struct{} // closed when the committer has ended
+	pulse   pulse
 
 	mu sync.Mutex
 	// The rest, and all of the queues, is guarded by mu.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"holdfast/cmd/holdfast/gateway"
@@ -66,6 +67,9 @@ func runGateway(ctx context.Context, cfg *configs.Config) error {
 	if err != nil {
 		return err
 	}
+	manager := serviceManager{log}
+	manager.tell(daemon.SdNotifyReady)
+	stopWatch := manager.watch(g)
 	var failed error
 	select {
 	case <-ctx.Done():
@@ -73,6 +77,8 @@ func runGateway(ctx context.Context, cfg *configs.Config) error {
 	case failed = <-g.Failed():
 		log.Error("stopping: a part has failed", "error", failed)
 	}
+	manager.tell(daemon.SdNotifyStopping)
+	stopWatch()
 	// The signal's context has ended; stopping gets time of its own.
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()

@@ -116,6 +116,7 @@ type process struct {
 	t    testing.TB
 	name string
 	args []string
+	env  []string // nil: that of the test
 	cmd  *exec.Cmd
 	out  *os.File // standard output and error, appended to over restarts
 	done chan error
@@ -141,6 +142,7 @@ func newProcess(t testing.TB, name string, args ...string) *process {
 func (p *process) start() {
 	p.t.Helper()
 	p.cmd = exec.Command(p.name, p.args...)
+	p.cmd.Env = p.env
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
