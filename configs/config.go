@@ -127,14 +127,18 @@ type Modem struct {
 	Name            string `toml:"name"`
 	Port            string `toml:"port"`
 	Baud            int    `toml:"baud" min:"1200" max:"4000000"`
+	BaudSwitch      int    `toml:"baud_switch" min:"0" max:"4000000"` // 0: stay at Baud
+	FlowControl     bool   `toml:"flow_control"`
 	Dialect         string `toml:"dialect" oneof:"auto|ecmt"`
 	Mode            string `toml:"mode" oneof:"auto|mqtt"`
 	APN             string `toml:"apn"`
 	APNUser         string `toml:"apn_user" env:"yes"`
 	APNPassword     Secret `toml:"apn_password" env:"yes" file:"apn_password_file"`
 	APNPasswordFile string `toml:"apn_password_file"`
+	APNAuth         string `toml:"apn_auth" oneof:"auto|chap|pap"`
 	PIN             Secret `toml:"pin" env:"yes" file:"pin_file"`
 	PINFile         string `toml:"pin_file"`
+	PowerCommand    string `toml:"power_command"` // a command line for the shell
 }
 
 // Bridge is one far broker, the ways to it, and what goes there and comes from
@@ -230,7 +234,9 @@ func Default() *Config {
 
 func (l *Listener) setDefaults() { *l = Listener{Transport: "tcp"} }
 
-func (m *Modem) setDefaults() { *m = Modem{Baud: 115200, Dialect: "auto", Mode: "auto"} }
+func (m *Modem) setDefaults() {
+	*m = Modem{Baud: 115200, Dialect: "auto", Mode: "auto", APNAuth: "auto"}
+}
 
 func (b *Bridge) setDefaults() {
 	*b = Bridge{

@@ -37,6 +37,9 @@ func (m *Modem) bringUp(ctx context.Context, l *link) error {
 	case <-l.ending:
 	default:
 	}
+	if err := m.switchBaud(ctx, l); err != nil {
+		return err
+	}
 	for _, step := range []func(context.Context, *at.Engine) error{
 		m.setUp, m.identify, m.detect, m.unlock, m.setAPN, m.register, m.attach,
 	} {
@@ -92,6 +95,9 @@ func (m *Modem) answer(ctx context.Context, l *link) error {
 		if !errors.Is(err, at.ErrUnsynced) {
 			return err
 		}
+		if found, err := m.searchBaud(ctx, l); found || err != nil {
+			return err
+		}
 		if got := l.e.Stats().BytesIn - before; got > 0 || time.Now().After(end) || m.quick() {
 			return m.noAnswer(l.e, got)
 		}
@@ -112,7 +118,7 @@ var errSilent = errors.New("the module does not answer AT")
 func (m *Modem) noAnswer(e *at.Engine, got uint64) error {
 	if got == 0 {
 		return fmt.Errorf("%w: not one byte came from %s; check that the module has power and was switched on "+
-			"(PWRKEY), that TX and RX are crossed, and the baud rate (%d)", errSilent, m.wire(), m.o.Baud)
+			"(PWRKEY), that TX and RX are crossed, and the baud rate (%d)", errSilent, m.wire(), m.baud)
 	}
 	what, try := whoAnswers(e.Sample())
 	return fmt.Errorf("%w: %s answered, but not with AT: %d bytes of %s; %s", errSilent, m.wire(), got, what, try)
@@ -187,7 +193,10 @@ func (m *Modem) reset(ctx context.Context, l *link, step string) error {
 
 // setUp makes the answers predictable: no echo, error codes.
 func (m *Modem) setUp(ctx context.Context, e *at.Engine) error {
-	for _, text := range []string{"ATE0", "AT+CMEE=1"} {
+	// A board that has power all the time gains nothing by a module that sleeps,
+	// and loses the first bytes of what it says to one. CGEREP makes the module
+	// tell when the network ends the data connection (3GPP TS 27.007 10.1.19).
+	for _, text := range []string{"ATE0", "AT+CMEE=1", "AT+ECSCLK=0", "AT+CPSMS=0", "AT+CEDRXS=0", "AT+CGEREP=2"} {
 		if _, err := m.wish(ctx, e, at.Command{Text: text}); err != nil {
 			return err
 		}
@@ -203,8 +212,12 @@ func (m *Modem) setUp(ctx context.Context, e *at.Engine) error {
 }
 
 // detect finds the MQTT dialect by asking for it: the same chip is sold with
-// several firmwares.
+// several firmwares. A dialect that was configured is believed.
 func (m *Modem) detect(ctx context.Context, e *at.Engine) error {
+	if d := m.o.Dialect; d != "" && d != "auto" {
+		m.learn(func(s *Status) { s.Dialect = d })
+		return nil
+	}
 	for _, d := range []struct{ name, probe, prefix string }{
 		{"ecmt", "AT+ECMTCFG=?", "+ECMTCFG"},
 		{"qmt", "AT+QMTOPEN=?", "+QMTOPEN"},

@@ -343,3 +343,98 @@ func TestARadioThatIsSwitchedOffDoesNotLookLikeALostSIM(t *testing.T) {
 		}
 	})
 }
+
+func TestTheLoginOfTheAccessPoint(t *testing.T) {
+	const dcont = "\r\n+CGDCONT: 1,\"IPV4V6\",\"internet\"\r\n" + ok
+	for _, c := range []struct {
+		name, has, auth string
+		takes           string // the only protocol that the module takes
+		want            []string
+	}{
+		{"as it should be", `+CGAUTH: 1,2,"u","p"`, "", "", nil},
+		{"another password", `+CGAUTH: 1,2,"u","old"`, "", "", []string{`AT+CGAUTH=1,2,"u","p"`}},
+		{"a password that is not read back", `+CGAUTH: 1,2,"u"`, "", "", []string{`AT+CGAUTH=1,2,"u","p"`}},
+		{"another user", `+CGAUTH: 1,1,"x","p"`, "", "", []string{`AT+CGAUTH=1,2,"u","p"`}},
+		{"another protocol", `+CGAUTH: 1,2,"u","p"`, "pap", "", []string{`AT+CGAUTH=1,1,"u","p"`}},
+		{"no CHAP", "", "auto", "1", []string{`AT+CGAUTH=1,2,"u","p"`, `AT+CGAUTH=1,1,"u","p"`}},
+		{"nothing at all", "", "chap", "none", []string{`AT+CGAUTH=1,2,"u","p"`}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := registered(t)
+			f.on("AT+CGDCONT?", dcont)
+			f.on("AT+CGAUTH?", "\r\n"+c.has+"\r\n"+ok)
+			if c.takes != "" {
+				f.onFunc("AT+CGAUTH=", func(cmd string) string {
+					if field(cmd, 1) == c.takes {
+						return ok
+					}
+					return "\r\n+CME ERROR: 3\r\n"
+				})
+			}
+			withModem(t, f, Options{APN: "internet", APNUser: "u", APNPassword: "p", APNAuth: c.auth}, func(t *testing.T, m *Modem) {
+				up(t, m)
+				if got := f.heard("AT+CGAUTH="); !slices.Equal(got, c.want) {
+					t.Errorf("got %q, want %q", got, c.want)
+				}
+				if radio := f.heard("AT+CFUN=0"); (len(radio) > 0) != (c.want != nil) {
+					t.Errorf("the radio was switched off %d times", len(radio))
+				}
+			})
+		})
+	}
+}
+
+func TestAModuleWithoutCEREGIsAskedOtherwise(t *testing.T) {
+	f := registered(t)
+	f.on("AT+CEREG?", "\r\nERROR\r\n")
+	f.on("AT+CGREG?", "\r\nERROR\r\n")
+	f.on("AT+CREG?", "\r\n+CREG: 0,5\r\n"+ok)
+	withModem(t, f, Options{}, func(t *testing.T, m *Modem) {
+		up(t, m)
+		if s := m.Status().Registration.Value; s != "registered, roaming" {
+			t.Error(s)
+		}
+	})
+}
+
+func TestAConfiguredDialectIsBelieved(t *testing.T) {
+	f := registered(t)
+	f.on("AT+ECMTCFG=?", "\r\nERROR\r\n")
+	withModem(t, f, Options{Dialect: "ecmt"}, func(t *testing.T, m *Modem) {
+		up(t, m)
+		if n := len(f.heard("AT+ECMTCFG=?")); n != 0 {
+			t.Errorf("it was asked for %d times", n)
+		}
+	})
+}
+
+func TestTheNetworksTimeIsKnown(t *testing.T) {
+	f := registered(t)
+	f.on("AT+CCLK?", "\r\n+CCLK: \"80/01/06,00:00:10+00\"\r\n"+ok)
+	f.on("AT+CESQ", "\r\n+CESQ: 99,99,255,255,20,46\r\n"+ok)
+	withModem(t, f, Options{}, func(t *testing.T, m *Modem) {
+		up(t, m)
+		if _, known := m.Status().Clock.Now(); known {
+			t.Error("a clock that was never set is believed")
+		}
+		f.say("\r\n+NITZ: 26/11/21,21:00:00+32,0\r\n")
+		time.Sleep(10 * time.Second)
+		want := time.Date(2026, 11, 21, 13, 0, 10, 0, time.UTC)
+		if now, known := m.Status().Clock.Now(); !known || !now.Equal(want) {
+			t.Errorf("it is %v, want %v", now, want)
+		}
+		if s := m.Status().Signal; s.RSRP != -95 || s.RSRQ != -10 {
+			t.Errorf("RSRP %v, RSRQ %v", s.RSRP, s.RSRQ)
+		}
+	})
+}
+
+func FuzzParseClock(f *testing.F) {
+	f.Add("26/11/21,13:00:00+32")
+	f.Add("2026/11/21,13:00:00-08,1")
+	f.Fuzz(func(t *testing.T, s string) {
+		if v, ok := parseClock(s); ok && (v.Before(earliest) || v.Year() >= 2069) {
+			t.Errorf("%q is %v", s, v)
+		}
+	})
+}

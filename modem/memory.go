@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -31,6 +32,10 @@ type memory struct {
 type remembered struct {
 	// PINs are the PINs that were entered and not (yet) found good, by ICCID.
 	PINs map[string]enteredPIN `json:"pins,omitempty"`
+	// Baud is the rate at which the module was found when the configuration
+	// said Configured.
+	Baud       int `json:"baud,omitempty"`
+	Configured int `json:"configured,omitempty"`
 }
 
 // enteredPIN is what came of entering one PIN into one SIM.
@@ -128,6 +133,26 @@ func (m *memory) forget(iccid string) error {
 		return nil
 	}
 	delete(m.data.PINs, iccid)
+	return m.writeLocked()
+}
+
+// baud is the rate at which to begin.
+func (m *memory) baud(configured int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.data.Configured == configured && slices.Contains(rates, m.data.Baud) {
+		return m.data.Baud
+	}
+	return configured
+}
+
+func (m *memory) keepBaud(configured, found int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.data.Configured == configured && m.data.Baud == found || m.data.Baud == 0 && found == configured {
+		return nil
+	}
+	m.data.Configured, m.data.Baud = configured, found
 	return m.writeLocked()
 }
 

@@ -29,13 +29,17 @@ type Options struct {
 	// Name is the modem's name in logs and errors.
 	Name string
 	// Port is the device, like /dev/ttyS0; Baud its rate, 115200 if 0.
-	// FlowControl uses RTS and CTS.
+	// A module that does not answer at it is looked for at the usual ones.
+	// BaudSwitch, if not 0, is the rate that the line is raised to by AT+IPR,
+	// which the module keeps. FlowControl uses RTS and CTS.
 	Port        string
 	Baud        int
+	BaudSwitch  int
 	FlowControl bool
 	// APN, APNUser, APNPassword: what the SIM's contract says; an empty APN
-	// leaves the module's setting alone.
-	APN, APNUser, APNPassword string
+	// leaves the module's setting alone. APNAuth is "chap", "pap", or "auto"
+	// (or ""): CHAP, and PAP if the module does not take that.
+	APN, APNUser, APNPassword, APNAuth string
 	// PIN of the SIM. It is entered only if the SIM asks for it, and a PIN
 	// that this SIM has refused is never entered again.
 	PIN string
@@ -119,6 +123,8 @@ type Modem struct {
 	memory *memory
 
 	// Owned by the goroutine of Run.
+	baud     int  // at which the module was found, or is looked for first
+	authSet  bool // user and password were given to the module
 	failures int  // lives that failed since the module proved itself
 	resets   int  // resets since then; how far up the ladder
 	waits    int  // lives that ended, of any cause, since then
@@ -140,11 +146,14 @@ type Modem struct {
 
 // link is one life of the AT engine.
 type link struct {
-	e *at.Engine
+	e    *at.Engine
+	port io.ReadWriteCloser // without its trace; the engine owns it
 	// ending has the first reason why the life, or the bring-up that it is
 	// built on, must end.
 	ending chan error
-	reset  bool // the ladder's step was done in this life; only Run's goroutine
+	// Only Run's goroutine.
+	reset    bool // the ladder's step was done in this life
+	searched bool // the rate was looked for
 }
 
 func (l *link) end(err error) {
@@ -168,6 +177,11 @@ func New(o Options) (*Modem, error) {
 		return nil, fmt.Errorf("modem %q: dialect %q is not supported yet; \"ecmt\" is, or \"auto\"", o.Name, o.Dialect)
 	default:
 		return nil, fmt.Errorf("modem %q: there is no dialect %q; use \"auto\" or \"ecmt\"", o.Name, o.Dialect)
+	}
+	switch o.APNAuth {
+	case "", "auto", "pap", "chap":
+	default:
+		return nil, fmt.Errorf("modem %q: there is no apn_auth %q; use \"auto\", \"chap\" or \"pap\"", o.Name, o.APNAuth)
 	}
 	for what, s := range map[string]string{"apn": o.APN, "apn_user": o.APNUser, "apn_password": o.APNPassword} {
 		if why := unquotable(s); why != "" {
@@ -193,6 +207,8 @@ func New(o Options) (*Modem, error) {
 		status:     Status{Name: o.Name, Port: o.Port, State: StateDown, Since: time.Now()},
 	}
 	m.memory = recall(o.MemoryFile, m.log)
+	m.baud = m.memory.baud(o.Baud)
+	m.status.Baud = m.baud
 	m.connecting <- struct{}{}
 	return m, nil
 }

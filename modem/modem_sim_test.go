@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -416,4 +418,35 @@ func carry(t *testing.T, s *site, n int) {
 		}
 	}
 	c.Close()
+}
+
+func TestSimAModuleAtAnotherRateIsFound(t *testing.T) {
+	// The module is at 115200; the configuration says 9600.
+	file := filepath.Join(t.TempDir(), "lte.json")
+	s := build(t, sim.Options{Traps: sim.Traps{BaudMatters: 1}}, modem.Options{Baud: 9600, MemoryFile: file})
+	s.connect(ignore).Close()
+	if b := s.modem.Status().Baud; b != 115200 {
+		t.Errorf("it is said to be at %d", b)
+	}
+	if raw, err := os.ReadFile(file); err != nil || !strings.Contains(string(raw), "115200") {
+		t.Errorf("it is remembered as %s, %v", raw, err)
+	}
+}
+
+func TestSimTheRateIsRaised(t *testing.T) {
+	s := build(t, sim.Options{Traps: sim.Traps{BaudMatters: 1}}, modem.Options{BaudSwitch: 460800})
+	s.connect(ignore).Close()
+	if b := s.modem.Status().Baud; b != 460800 {
+		t.Errorf("it is said to be at %d", b)
+	}
+	// The module keeps its rate over a reboot, and so does the host.
+	s.module.Reboot()
+	until(t, "it was up again", func() bool {
+		st := s.modem.Status()
+		return st.Counters.Reboots > 0 && st.State == modem.StateReady
+	})
+	s.connect(ignore).Close()
+	if b := s.modem.Status().Baud; b != 460800 {
+		t.Errorf("after a reboot it is said to be at %d", b)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,15 +29,8 @@ func (m *Modem) setAPN(ctx context.Context, e *at.Engine) error {
 		}
 	}
 	if same && m.o.APNUser != "" {
-		r, err := m.wish(ctx, e, at.Command{Text: "AT+CGAUTH?", Prefixes: []string{"+CGAUTH"}})
-		if err != nil {
+		if same, err = m.sameAuth(ctx, e); err != nil {
 			return err
-		}
-		same = false
-		for _, line := range r.Lines {
-			if a := at.Args(line); len(a) >= 3 && a[0] == "1" && a[2] == m.o.APNUser {
-				same = true
-			}
 		}
 	}
 	if same {
@@ -54,8 +48,7 @@ func (m *Modem) setAPN(ctx context.Context, e *at.Engine) error {
 	if err != nil {
 		err = fmt.Errorf("the module did not take the APN %q: %w", m.o.APN, err)
 	} else if m.o.APNUser != "" {
-		// 2 is CHAP; networks that want PAP are rare, and modules fall back.
-		_, err = m.wish(ctx, e, at.Command{Text: fmt.Sprintf(`AT+CGAUTH=1,2,"%s","%s"`, m.o.APNUser, m.o.APNPassword)})
+		err = m.setAuth(ctx, e)
 	}
 	_, onErr := m.wish(ctx, e, at.Command{Text: "AT+CFUN=1", Timeout: radio})
 	if err = errors.Join(err, onErr); err != nil {
@@ -64,11 +57,72 @@ func (m *Modem) setAPN(ctx context.Context, e *at.Engine) error {
 	return m.unlock(ctx, e) // CFUN=0 may have switched the SIM off
 }
 
+// The values of <auth_prot> in +CGAUTH (3GPP TS 27.007 10.1.31).
+const (
+	authPAP  = 1
+	authCHAP = 2
+)
+
+func (m *Modem) authProtocols() []int {
+	switch m.o.APNAuth {
+	case "pap":
+		return []int{authPAP}
+	case "chap":
+		return []int{authCHAP}
+	}
+	return []int{authCHAP, authPAP}
+}
+
+// sameAuth reports whether the module has the login of the access point. A
+// firmware that does not read the password back is believed after this process
+// has set it: the one in the module may be that of an older configuration.
+func (m *Modem) sameAuth(ctx context.Context, e *at.Engine) (bool, error) {
+	r, err := m.wish(ctx, e, at.Command{Text: "AT+CGAUTH?", Prefixes: []string{"+CGAUTH"}})
+	if err != nil {
+		return false, err
+	}
+	for _, line := range r.Lines {
+		a := at.Args(line)
+		if len(a) < 3 || a[0] != "1" || a[2] != m.o.APNUser {
+			continue
+		}
+		protocol, _ := strconv.Atoi(a[1])
+		password := len(a) >= 4 && a[3] == m.o.APNPassword || len(a) < 4 && m.authSet
+		return password && slices.Contains(m.authProtocols(), protocol), nil
+	}
+	return false, nil
+}
+
+// setAuth gives the module the login of the access point. A firmware without
+// the command goes on: its operator may not ask.
+func (m *Modem) setAuth(ctx context.Context, e *at.Engine) error {
+	var err error
+	for _, protocol := range m.authProtocols() {
+		_, err = m.ask(ctx, e, at.Command{Text: fmt.Sprintf(`AT+CGAUTH=1,%d,"%s","%s"`, protocol, m.o.APNUser, m.o.APNPassword)})
+		if !at.IsRejection(err) {
+			break
+		}
+	}
+	switch {
+	case err == nil:
+		m.authSet = true
+	case at.IsRejection(err):
+		m.log.Warn("the module does not take apn_user and apn_password; if there is no data connection, try another apn_auth", "error", err)
+		err = nil
+	}
+	return err
+}
+
 // register waits until the module is registered (3GPP TS 27.007 10.1.22). It
 // asks, since a module that is registered already sends no URC.
 func (m *Modem) register(ctx context.Context, e *at.Engine) error {
 	m.setState(StateRegistering)
-	if _, err := m.wish(ctx, e, at.Command{Text: "AT+CEREG=2"}); err != nil {
+	// 2 tells the cell with it, which not all firmwares know.
+	if _, err := m.ask(ctx, e, at.Command{Text: "AT+CEREG=2"}); at.IsRejection(err) {
+		if _, err := m.wish(ctx, e, at.Command{Text: "AT+CEREG=1"}); err != nil {
+			return err
+		}
+	} else if err != nil && !(errors.Is(err, at.ErrTimeout) && !errors.Is(err, at.ErrUnsynced)) {
 		return err
 	}
 	end := time.Now().Add(m.o.Timing.Registration)
@@ -107,15 +161,19 @@ func (m *Modem) register(ctx context.Context, e *at.Engine) error {
 	}
 }
 
-// askRegistration returns <stat>, 4 (unknown) if the module does not say.
+// askRegistration returns <stat>, 4 (unknown) if the module does not say. One
+// that does not know CEREG is asked as those before LTE were.
 func (m *Modem) askRegistration(ctx context.Context, e *at.Engine) (int, error) {
-	r, err := m.wish(ctx, e, at.Command{Text: "AT+CEREG?", Prefixes: []string{"+CEREG"}, Match: isRegReply})
-	if err != nil {
-		return 4, err
-	}
 	stat := 4
-	if a := at.Args(r.First()); len(a) >= 2 {
-		stat, _ = strconv.Atoi(a[1])
+	for _, name := range []string{"+CEREG", "+CGREG", "+CREG"} {
+		r, err := m.wish(ctx, e, at.Command{Text: "AT" + name + "?", Prefixes: []string{name}, Match: isRegReply})
+		if err != nil {
+			return 4, err
+		}
+		if a := at.Args(r.First()); len(a) >= 2 {
+			stat, _ = strconv.Atoi(a[1])
+			break
+		}
 	}
 	m.learn(func(s *Status) { s.Registration = fact(registrationWords(stat)) })
 	return stat, nil
@@ -139,7 +197,7 @@ func (m *Modem) attach(ctx context.Context, e *at.Engine) error {
 			return err
 		}
 	}
-	for _, ask := range []func(context.Context, *at.Engine) error{m.askIP, m.askOperator, m.askSignal} {
+	for _, ask := range []func(context.Context, *at.Engine) error{m.askIP, m.askOperator, m.askSignal, m.askClock} {
 		if err := ask(ctx, e); err != nil {
 			return err
 		}
@@ -165,12 +223,23 @@ func (m *Modem) askOperator(ctx context.Context, e *at.Engine) error {
 
 func (m *Modem) askSignal(ctx context.Context, e *at.Engine) error {
 	r, err := m.wish(ctx, e, at.Command{Text: "AT+CSQ", Prefixes: []string{"+CSQ"}})
-	if a := at.Args(r.First()); len(a) >= 1 {
-		if sig, ok := signal(a[0]); ok {
-			m.learn(func(s *Status) { s.Signal = sig })
-		}
+	if err != nil {
+		return err
 	}
-	return err
+	a := at.Args(r.First())
+	if len(a) == 0 {
+		return nil
+	}
+	sig, ok := signal(a[0])
+	if !ok {
+		return nil
+	}
+	if r, err = m.wish(ctx, e, at.Command{Text: "AT+CESQ", Prefixes: []string{"+CESQ"}}); err != nil {
+		return err
+	}
+	sig.lte(at.Args(r.First()))
+	m.learn(func(s *Status) { s.Signal = sig })
+	return nil
 }
 
 // poll is the slow look at a module that is up; n counts the looks.
@@ -185,7 +254,10 @@ func (m *Modem) poll(ctx context.Context, e *at.Engine, n int) (stat int, err er
 		if err := m.askIP(ctx, e); err != nil {
 			return stat, err
 		}
-		err = m.askOperator(ctx, e)
+		if err := m.askOperator(ctx, e); err != nil {
+			return stat, err
+		}
+		err = m.askClock(ctx, e)
 	}
 	return stat, err
 }

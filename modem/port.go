@@ -30,6 +30,7 @@ type serialPort struct {
 	name string
 	file *os.File
 	mode serial.Port
+	flow bool
 	once sync.Once
 	err  error // of Close
 }
@@ -55,7 +56,7 @@ func openSerial(name string, baud int, flowControl bool) (io.ReadWriteCloser, er
 		file.Close()
 		return nil, portError(name, err)
 	}
-	p := &serialPort{name: name, file: file, mode: mode}
+	p := &serialPort{name: name, file: file, mode: mode, flow: flowControl}
 	// A module with DTR low may sleep or drop to command mode; a port without
 	// modem lines (a pty, a three-wire UART) has none to set.
 	if err := mode.SetDTR(true); err != nil && !noSuchLine(err) {
@@ -86,6 +87,16 @@ func control(f *os.File, do func(fd int) error) error {
 		return err
 	}
 	return doErr
+}
+
+// SetBaud changes the rate, and drops what came at the old one.
+func (p *serialPort) SetBaud(baud int) error {
+	err := p.mode.SetMode(&serial.Mode{BaudRate: baud, DataBits: 8})
+	if err == nil && p.flow {
+		err = control(p.file, setFlowControl)
+	}
+	_ = p.mode.ResetInputBuffer()
+	return err
 }
 
 // Read returns an error that wraps io.EOF when the port hangs up, and one that

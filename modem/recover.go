@@ -60,7 +60,10 @@ func (m *Modem) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l := &link{ending: make(chan error, 1)}
+	l := &link{port: port, ending: make(chan error, 1)}
+	if m.log.Enabled(ctx, levelTrace) {
+		port = at.Trace(port, m.log)
+	}
 	m.mu.Lock()
 	l.e = at.New(port, m.engineOptions())
 	m.link = l
@@ -104,13 +107,10 @@ func (m *Modem) open(ctx context.Context) (io.ReadWriteCloser, error) {
 	if m.o.Open != nil {
 		port, err = m.o.Open(ctx)
 	} else {
-		port, err = openSerial(m.o.Port, m.o.Baud, m.o.FlowControl)
+		port, err = openSerial(m.o.Port, m.baud, m.o.FlowControl)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errPort, err)
-	}
-	if m.log.Enabled(ctx, levelTrace) {
-		port = at.Trace(port, m.log)
 	}
 	return port, nil
 }

@@ -37,6 +37,10 @@ type Signal struct {
 	CSQ int       `json:"csq"` // 0 to 31; 99 is not known
 	DBm int       `json:"dbm"` // -113 to -51; 0 if not known
 	At  time.Time `json:"at,omitzero"`
+	// RSRP (dBm, -140 to -44) and RSRQ (dB, -19.5 to -3) are those of LTE
+	// (8.69); 0 if the module does not tell.
+	RSRP float64 `json:"rsrp,omitempty"`
+	RSRQ float64 `json:"rsrq,omitempty"`
 }
 
 // Counters only grow.
@@ -63,6 +67,7 @@ type Counters struct {
 type Status struct {
 	Name    string    `json:"name"`
 	Port    string    `json:"port"`
+	Baud    int       `json:"baud"`
 	State   State     `json:"state"`
 	Since   time.Time `json:"since"`
 	Problem string    `json:"problem,omitempty"` // why it is not ready, and what to try
@@ -78,6 +83,8 @@ type Status struct {
 	Operator     Fact   `json:"operator"`
 	IP           Fact   `json:"ip"`
 	Signal       Signal `json:"signal"`
+	// Clock is the time that the network has told.
+	Clock Clock `json:"clock"`
 
 	Counters Counters `json:"counters"`
 }
@@ -137,4 +144,24 @@ func signal(csq string) (Signal, bool) {
 		s.CSQ = 99
 	}
 	return s, true
+}
+
+// lte takes what LTE tells from the arguments of +CESQ: rxlev, ber, rscp, ecno,
+// rsrq, rsrp (3GPP TS 27.007 8.69); 255 is not known.
+func (s *Signal) lte(cesq []string) {
+	if len(cesq) < 6 {
+		return
+	}
+	if n, err := strconv.Atoi(cesq[4]); err == nil && n >= 0 && n <= 34 {
+		s.RSRQ = -19.5 + float64(n)/2 - 0.5
+		if n == 0 {
+			s.RSRQ = -19.5
+		}
+	}
+	if n, err := strconv.Atoi(cesq[5]); err == nil && n >= 0 && n <= 97 {
+		s.RSRP = -141 + float64(n)
+		if n == 0 {
+			s.RSRP = -140
+		}
+	}
 }

@@ -26,6 +26,8 @@ func (m *Modem) urc(l at.Line) {
 	switch at.Name(l.Text) {
 	case "+CEREG":
 		m.registration(args())
+	case "+NITZ":
+		m.setClock(l.Text)
 	case "+CGEV":
 		// 3GPP TS 27.007 10.1.19: a PDN or PDP deactivation or a detach, by
 		// the network or by the module itself.

@@ -174,6 +174,16 @@ func printModem(w io.Writer, m modem.Status) {
 			fmt.Fprintf(w, "        %s: %s (%v ago)\n", f.name, f.fact.Value, age(f.fact.At))
 		}
 	}
+	if sig := m.Signal; sig.DBm != 0 {
+		line := fmt.Sprintf("%d dBm", sig.DBm)
+		if sig.RSRP != 0 {
+			line += fmt.Sprintf(", RSRP %g dBm, RSRQ %g dB", sig.RSRP, sig.RSRQ)
+		}
+		fmt.Fprintf(w, "        signal: %s (%v ago)\n", line, age(sig.At))
+	}
+	if now, known := m.Clock.Now(); known {
+		fmt.Fprintf(w, "        network time: %s\n", now.UTC().Format(time.RFC3339))
+	}
 	if m.Problem != "" {
 		fmt.Fprintf(w, "        problem: %s\n", m.Problem)
 	}

@@ -158,7 +158,7 @@ func (e *Engine) Do(ctx context.Context, c Command) (Response, error) {
 	}
 	defer e.giveTurn()
 	if e.dirty {
-		if err := e.resync(ctx); err != nil {
+		if err := e.resync(ctx, e.o.SyncTries); err != nil {
 			return Response{}, fmt.Errorf("%s was not sent: %w", commandName(c.Text), err)
 		}
 	}
@@ -166,7 +166,7 @@ func (e *Engine) Do(ctx context.Context, c Command) (Response, error) {
 	if err == nil || !e.dirty || ctx.Err() != nil {
 		return r, err
 	}
-	if syncErr := e.resync(ctx); syncErr != nil {
+	if syncErr := e.resync(ctx, e.o.SyncTries); syncErr != nil {
 		err = fmt.Errorf("%w; %w", err, syncErr)
 	}
 	return r, err

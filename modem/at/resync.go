@@ -14,7 +14,16 @@ func (e *Engine) Resync(ctx context.Context) error {
 		return err
 	}
 	defer e.giveTurn()
-	return e.resync(ctx)
+	return e.resync(ctx, e.o.SyncTries)
+}
+
+// Probe is a short Resync, with two tries: for a search.
+func (e *Engine) Probe(ctx context.Context) error {
+	if err := e.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer e.giveTurn()
+	return e.resync(ctx, 2)
 }
 
 // resync discards everything that is still on its way, asks AT until there is
@@ -25,7 +34,7 @@ func (e *Engine) Resync(ctx context.Context) error {
 // A module that waits for data (prompt) would take AT as data: ESC cancels that
 // (3GPP TS 27.005 3.5.1), at once if the command had a prompt, else from the
 // second try on.
-func (e *Engine) resync(ctx context.Context) error {
+func (e *Engine) resync(ctx context.Context, tries int) error {
 	e.dirty = true
 	e.mu.Lock()
 	ghost := e.ghost
@@ -36,7 +45,7 @@ func (e *Engine) resync(ctx context.Context) error {
 	}
 	escape := ghost != nil && ghost.cmd.Payload != nil
 	var last error
-	for range e.o.SyncTries {
+	for range tries {
 		text := "AT"
 		if escape {
 			text = "\x1b\rAT"
@@ -65,7 +74,7 @@ func (e *Engine) resync(ctx context.Context) error {
 		}
 		last = err
 	}
-	return fmt.Errorf("%w (%d tries)", errors.Join(ErrUnsynced, last), e.o.SyncTries)
+	return fmt.Errorf("%w (%d tries)", errors.Join(ErrUnsynced, last), tries)
 }
 
 // drain waits until nothing has come for Idle, at most ten times as long: a

@@ -103,7 +103,7 @@ var (
 		"+CCID": (*Module).iccid, "+ECICCID": (*Module).iccid,
 
 		"+CFUN": (*Module).cfun, "+CEREG": (*Module).cereg,
-		"+CSQ": (*Module).csq, "+COPS": (*Module).cops,
+		"+CSQ": (*Module).csq, "+CESQ": (*Module).cesq, "+COPS": (*Module).cops,
 		"+CGATT": (*Module).cgatt, "+CGACT": (*Module).cgact,
 		"+CGPADDR": (*Module).cgpaddr,
 		"+CGDCONT": (*Module).cgdcont, "+CGAUTH": (*Module).cgauth,

@@ -79,6 +79,22 @@ func (m *Module) csq(c call, r *reply) outcome {
 	return done
 }
 
+// cesq: 3GPP TS 27.007 8.69; 255 (99 for the first) is not known. The RSRQ is
+// -10 dB, the RSRP -95 dBm.
+func (m *Module) cesq(c call, r *reply) outcome {
+	switch {
+	case c.form == formTest:
+		r.add("+CESQ: (0-63,99),(0-7,99),(0-96,255),(0-49,255),(0-34,255),(0-97,255)")
+	case c.form != formExec:
+		return badParam
+	case !m.radio.link || m.radio.off:
+		r.add("+CESQ: 99,99,255,255,255,255")
+	default:
+		r.add("+CESQ: 99,99,255,255,20,46")
+	}
+	return done
+}
+
 // cops: 3GPP TS 27.007 7.3. The operator is only there when registered.
 func (m *Module) cops(c call, r *reply) outcome {
 	switch {

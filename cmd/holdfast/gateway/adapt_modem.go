@@ -3,15 +3,58 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
+	"time"
 
 	"holdfast"
 	"holdfast/bridge"
 	"holdfast/configs"
 	"holdfast/modem"
 )
+
+// modemOptions are those of one modem of the configuration.
+func modemOptions(c configs.Modem, dataDir string, log *slog.Logger) modem.Options {
+	o := modem.Options{
+		Name: c.Name, Port: c.Port, Baud: c.Baud, BaudSwitch: c.BaudSwitch, FlowControl: c.FlowControl,
+		Dialect: c.Dialect,
+		APN:     c.APN, APNUser: c.APNUser, APNPassword: c.APNPassword.Reveal(), APNAuth: c.APNAuth,
+		PIN:        c.PIN.Reveal(),
+		MemoryFile: filepath.Join(dataDir, "modem", c.Name+".json"),
+		Logger:     log.With("part", "modem"),
+	}
+	if c.PowerCommand != "" {
+		o.PowerCycle = powerCommand(c.Name, c.PowerCommand)
+	}
+	return o
+}
+
+// powerCommand runs the user's command that cuts a module's power.
+func powerCommand(name, command string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, powerWait)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+		cmd.Env = append(os.Environ(), "HOLDFAST_MODEM="+name)
+		cmd.WaitDelay = time.Second // a child that keeps the pipe open
+		said, err := cmd.CombinedOutput()
+		if err == nil {
+			return nil
+		}
+		if len(said) > 200 {
+			said = said[:200]
+		}
+		return fmt.Errorf("power_command failed (%q): %w", said, err)
+	}
+}
+
+// powerWait bounds power_command.
+const powerWait = time.Minute
 
 // throughModem is bridge.Connect through the MQTT client inside a module. The
 // session is a bridge.Upstream as it is.

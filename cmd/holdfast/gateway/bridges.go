@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,12 +15,7 @@ import (
 // makeModems makes every modem of the configuration.
 func (g *Gateway) makeModems() error {
 	for _, c := range g.cfg.Modems {
-		m, err := modem.New(modem.Options{
-			Name: c.Name, Port: c.Port, Baud: c.Baud, Dialect: c.Dialect,
-			APN: c.APN, APNUser: c.APNUser, APNPassword: c.APNPassword.Reveal(), PIN: c.PIN.Reveal(),
-			MemoryFile: filepath.Join(g.cfg.Gateway.DataDir, "modem", c.Name+".json"),
-			Logger:     g.log.With("part", "modem"),
-		})
+		m, err := modem.New(modemOptions(c, g.cfg.Gateway.DataDir, g.log))
 		if err != nil {
 			return fmt.Errorf("modem %s: %w", c.Name, err)
 		}
