@@ -12,7 +12,8 @@ import (
 type Queue interface {
 	// Next waits for the oldest item of the most urgent lane in lanes that was
 	// not handed out yet, and hands it out. It must return an item only when
-	// it is on disk. It returns ctx.Err() or holdfast.ErrClosed when it ends.
+	// it is on disk, or when its publisher is acknowledged after this Ack at the
+	// earliest. It returns ctx.Err() or holdfast.ErrClosed when it ends.
 	// After any other error, and after ErrClosed, the bridge asks again a
 	// second later.
 	Next(ctx context.Context, lanes holdfast.Lanes) (holdfast.Item, error)

@@ -10,7 +10,7 @@ type Sink interface {
 	// of p can take it. A non-nil error means that it was refused: it was
 	// stored nowhere, and done is never called. After a nil error done must be
 	// called exactly once: with nil when p is on disk in all of its durable
-	// destinations (at once, if there are none), else with the reason why
+	// destinations or was acknowledged by them (at once, if there are none), else with the reason why
 	// nobody can promise that.
 	//
 	// Accept must not block, and may be called by many goroutines at a time;

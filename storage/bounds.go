@@ -168,7 +168,13 @@ func (q *Queue) dropOldestLocked(least holdfast.Lane, qos0 bool) (size int64, be
 // reason.
 func (q *Queue) dropHeadLocked(l *lane, reason string) (size int64) {
 	e := l.takeLocked()
-	q.s.touchLocked(q, 64)
+	if e.place.ram() {
+		q.s.dirtyLocked(q)
+		q.s.landLocked(e.place)
+	} else {
+		q.s.touchLocked(q, 64)
+		q.s.lazyLocked()
+	}
 	l.settleLocked(e.pos, e.size)
 	r := q.routes[e.route]
 	r.drop(reason)

@@ -91,6 +91,10 @@ func (s *Store) dueLocked(now time.Time) (due func(), at time.Time) {
 		}
 		soonest(s.expireAt)
 	}
+	// Before what is urgent, which may never end.
+	if due = s.waitsDueLocked(now, soonest); due != nil {
+		return due, at
+	}
 	if s.urgent {
 		t := s.urgentSince
 		if s.pending < s.o.MaxPending/2 {
@@ -161,9 +165,17 @@ func (s *Store) finish() {
 		if s.expireEveryLocked() > 0 {
 			s.noteAgeLocked()
 		}
+		s.spillLocked()
+		s.keepBooksLocked()
+		s.writeRetainedLocked()
 		s.mu.Unlock()
 		s.flush(true)
 		s.giveBack()
+		s.mu.Lock()
+		if s.failed == nil {
+			s.endLifeLocked()
+		}
+		s.mu.Unlock()
 		s.flush(true)
 	case s.reopen() == nil:
 		s.resume()
@@ -180,7 +192,10 @@ func (s *Store) giveUp(err error) {
 	for _, t := range append(s.sealed, s.cur) {
 		dones = append(dones, t.dones...)
 	}
-	s.sealed, s.cur = nil, &txn{}
+	for u := s.waits.first; u != nil; u = u.next {
+		dones = append(dones, u.done)
+	}
+	s.sealed, s.cur, s.waits = nil, &txn{}, waits{}
 	s.failed = err
 	s.mu.Unlock()
 	for _, done := range dones {

@@ -50,6 +50,9 @@ func (q *Queue) beginLocked(what string) error {
 		return fmt.Errorf("storage: %s of queue %q is under way, wait for its end: %w", q.busy, q.name, ErrBusy)
 	}
 	q.busy = what
+	if q.waitsLocked() {
+		q.s.spillLocked() // nothing is acknowledged meanwhile
+	}
 	return nil
 }
 
@@ -67,7 +70,7 @@ func (q *Queue) Export() (*Export, error) {
 	x := &Export{q: q, out: map[holdfast.ItemID]struct{}{}}
 	for i, l := range q.lanes {
 		x.ends[i] = l.committed
-		x.Messages += int64(l.depth()) - int64(len(l.out)) - int64(l.next-l.committed)
+		x.Messages += int64(l.depth()) - int64(len(l.out)) - int64(l.uncommittedLocked())
 		x.Bytes += l.bytes
 		for pos := range l.out {
 			x.out[holdfast.NewItemID(l.id, pos)] = struct{}{}

@@ -47,6 +47,9 @@ func (q *Queue) Import(list []Append) error {
 		s.mu.Unlock()
 		return err
 	}
+	if q.waitsLocked() {
+		s.spillLocked()
+	}
 	s.roomLocked(total)
 	back := new(comeback)
 	for i := range list {

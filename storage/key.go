@@ -16,6 +16,7 @@ const (
 	keyRemoved = 'd' // d | queue u32: a queue whose rows are to be removed
 	keyAge     = 't' // t: how long messages have been in the store. Rows that are written again and
 	// again stand behind the batches: before them, each merge would rewrite them all
+	keyLives      = 'v' // v: lives of the store, for positions that are never written
 	keyRetained   = 'r' // r | SHA-256 of topic
 	keyWill       = 'w' // w | SHA-256 of client identifier
 	keyQuarantine = 'x' // x | queue u32 | lane | position u64

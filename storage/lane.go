@@ -27,6 +27,11 @@ type entry struct {
 	void bool
 	// back says where it came from if no publisher has just sent it.
 	back *comeback
+	// place is where it waits for the disk in spill mode, or did; nil for what
+	// was written at once.
+	place *place
+	// handed is when it was handed out, in spill mode.
+	handed time.Duration
 }
 
 // lane is one log of a queue. All of it is guarded by Store.mu.
@@ -37,6 +42,12 @@ type lane struct {
 	// next is the position of the next message, committed the one behind the
 	// last that is on disk.
 	next, committed uint64
+	// written is the position behind the last that was given to a transaction;
+	// what is behind it and not settled waits in memory (spill.go). These are
+	// their number and their bytes.
+	written      uint64
+	waiting      int
+	waitingBytes int64
 	// Everything below low is settled, and what is in settled beside it.
 	// durableLow is the mark that is on disk.
 	low, durableLow uint64
@@ -79,24 +90,38 @@ type chunk struct {
 }
 
 func newLane(q *Queue, id holdfast.Lane) *lane {
-	return &lane{q: q, id: id, next: 1, committed: 1, low: 1, durableLow: 1, read: 1, tailBase: 1, opened: 1, swept: 1}
+	return &lane{q: q, id: id, next: 1, committed: 1, written: 1, low: 1, durableLow: 1, read: 1, tailBase: 1, opened: 1, swept: 1}
 }
 
 func (l *lane) depth() uint64 { return l.next - l.low - l.settledCount }
 
+// uncommittedLocked is how much of what is not settled is not on disk yet.
+func (l *lane) uncommittedLocked() (n uint64) {
+	for pos := l.settled.after(max(l.committed, l.low)); pos < l.next; pos = l.settled.after(pos + 1) {
+		n++
+	}
+	return n
+}
+
 const laneVersion = 1
 
-// stateLocked is the row of the lane.
+// stateLocked is the row of the lane. It ends before the first message that
+// waits in memory: a crash must not leave positions without a message.
 func (l *lane) stateLocked(seq uint64) []byte {
-	b := make([]byte, 0, 64+6*len(l.settled.r))
+	next, settled := l.next, l.settled
+	if l.waiting > 0 {
+		next = l.settled.after(max(l.written, l.low))
+		settled = l.settled.below(next)
+	}
+	b := make([]byte, 0, 64+6*len(settled.r))
 	b = append(b, laneVersion)
 	b = binary.AppendUvarint(b, seq)
-	b = binary.AppendUvarint(b, l.next)
+	b = binary.AppendUvarint(b, next)
 	b = binary.AppendUvarint(b, l.low)
-	b = binary.AppendUvarint(b, uint64(max(l.bytes, 0)))
+	b = binary.AppendUvarint(b, uint64(max(l.bytes-l.waitingBytes, 0)))
 	b = binary.AppendUvarint(b, uint64(l.chunkBytes))
 	b = binary.AppendUvarint(b, l.swept)
-	return seal(l.settled.appendTo(b, l.low))
+	return seal(settled.appendTo(b, l.low))
 }
 
 // restore reads the row of the lane and returns the number of the transaction
@@ -123,7 +148,7 @@ func (l *lane) restore(v []byte) (seq uint64, err error) {
 
 // startLocked begins a life with nothing in memory.
 func (l *lane) startLocked() {
-	l.committed, l.read, l.tailBase, l.opened, l.durableLow = l.next, l.low, l.next, l.next, l.low
+	l.committed, l.written, l.read, l.tailBase, l.opened, l.durableLow = l.next, l.next, l.low, l.next, l.next, l.low
 }
 
 // addBytes counts n bytes more that are not settled, in the lane and over all.
@@ -147,77 +172,6 @@ func (l *lane) settleLocked(pos uint64, size uint32) {
 	}
 	l.unsaved = true
 	l.q.s.sweepable[l] = struct{}{}
-}
-
-// appendLocked adds it at the end of the lane and to the open transaction.
-func (l *lane) appendLocked(route uint32, it *newItem) {
-	s := l.q.s
-	pos := l.next
-	b := l.open
-	if b != nil && len(b.body) >= batchBytes {
-		b = nil
-	}
-	if b == nil {
-		if n := len(l.chunks); n == 0 || l.chunkBytes >= s.o.ChunkBytes {
-			id := uint32(1)
-			if n > 0 {
-				id = l.chunks[n-1].id + 1
-			}
-			l.chunks = append(l.chunks, chunk{id: id, first: pos})
-			l.chunkBytes = 0
-		}
-		b = &batch{lane: l, chunk: l.chunks[len(l.chunks)-1].id}
-		b.first, b.age = pos, uint64(s.age.now())
-		if n := len(s.free); n > 0 {
-			b.body, s.free = s.free[n-1], s.free[:n-1]
-		}
-		b.body = append(b.body, batchVersion)
-		l.open = b
-		s.cur.batches = append(s.cur.batches, b)
-		s.cur.size += batchKeyLen + batchTail + 64
-	}
-	start := len(b.body)
-	// The length goes in front in three bytes, whatever it is: the record is
-	// then written once, in place.
-	b.body = append(b.body, 0, 0, 0)
-	b.body = binary.AppendUvarint(b.body, uint64(route))
-	flags := len(b.body)
-	b.body = appendMessage(b.body, it.msg, it.qos, it.retain)
-	if it.qos0 {
-		b.body[flags] |= flagQoS0
-	}
-	n := len(b.body) - start - 3
-	b.body[start], b.body[start+1], b.body[start+2] = byte(n)|0x80, byte(n>>7)|0x80, byte(n>>14)
-	b.count++
-	counted := false
-	for i := range b.routes {
-		if b.routes[i].route == route {
-			b.routes[i].n++
-			counted = true
-			break
-		}
-	}
-	if !counted {
-		b.routes = append(b.routes, routeCount{route, 1})
-		s.cur.size += 8
-	}
-	s.cur.size += n + 3
-	l.chunkBytes += n + 3
-	l.next++
-	l.unsaved = true
-
-	kept := it.msg
-	if kept.QoS != it.qos || kept.Retain != it.retain {
-		c := *kept
-		c.QoS, c.Retain = it.qos, it.retain
-		kept = &c
-	}
-	size := kept.Size()
-	l.tail = append(l.tail, entry{pos: pos, route: route, size: uint32(size), msg: kept, qos0: it.qos0, at: int64(b.age)})
-	l.tailBytes += size
-	l.addBytes(int64(size))
-	s.tailBytes += size
-	s.tails[l] = struct{}{}
 }
 
 // popTailLocked forgets the first item of the tail.
@@ -307,7 +261,7 @@ func (l *lane) takeLocked() entry {
 }
 
 func (l *lane) visibleLocked(e *entry) bool {
-	return e.again || e.pos < l.committed || l.q.o.Early && e.msg.QoS < 2
+	return e.again || e.pos < l.committed || e.place != nil || l.q.o.Early && e.msg.QoS < 2
 }
 
 // pausedLocked: reading ahead would need more ranges than are kept. What lies

@@ -17,6 +17,8 @@ type route struct {
 	name    string
 	unsaved bool
 	stored  bool
+	// waiting of the accepted are in memory only (spill.go).
+	waiting uint64
 }
 
 func (r *route) drop(reason string) {
@@ -107,6 +109,7 @@ func (r *route) row(counts bool) []byte {
 	var c holdfast.Counts
 	if counts {
 		c = r.Counts
+		c.Accepted -= r.waiting
 	}
 	for _, n := range []uint64{c.Accepted, c.Delivered, c.Unconfirmed, c.Lost} {
 		b = binary.AppendUvarint(b, n)
@@ -183,6 +186,7 @@ func (q *Queue) sealLocked(t *txn) {
 	if q.removed {
 		return
 	}
+	delete(q.s.waits.dirty, q)
 	add := func(key, value []byte) { t.ops = append(t.ops, op{key: key, value: value}) }
 	if !q.named {
 		q.named = true
@@ -259,11 +263,10 @@ func (q *Queue) CountDropped(route, reason string) {
 		return
 	}
 	r := q.routeLocked(route)
-	s.touchLocked(q, 64)
+	s.changedLocked(q, 64)
 	r.Accepted++
 	r.drop(reason)
 	r.unsaved = true
-	s.lazyLocked()
 }
 
 // loseLocked settles what cannot be read from disk. routes says whose it was if

@@ -65,6 +65,12 @@ type Store struct {
 
 	pillow *pillow // nil without a disk
 
+	waits    waits  // what is in memory only
+	lives    uint64 // lives before this one that may have left positions
+	lifeOpen bool
+	born     time.Time // when it was opened
+	teller   teller
+
 	// Only the committer uses these.
 
 	lastMessages int
@@ -78,10 +84,13 @@ type Store struct {
 type Stats struct {
 	Commits  uint64 // transactions
 	Messages uint64 // publications and changes in them
-	Failures uint64 // commits that failed
-	Reopened uint64 // times that the store came back after one
-	Unknown  uint64 // acknowledgements of items that were not handed out
-	Lost     uint64 // messages that could not be read from disk
+	// Direct are publications that all of their destinations acknowledged before
+	// anything was written; Spilled is how often those that waited were written.
+	Direct, Spilled uint64
+	Failures        uint64 // commits that failed
+	Reopened        uint64 // times that the store came back after one
+	Unknown         uint64 // acknowledgements of items that were not handed out
+	Lost            uint64 // messages that could not be read from disk
 	// Unreadable counts other rows that could not be read.
 	Unreadable uint64
 	SetAside   uint64 // files set aside before opening
@@ -89,7 +98,7 @@ type Stats struct {
 	Drops      uint64 // removals of passed chunks
 	// LongestDrop is the longest time that one of them stopped the store.
 	LongestDrop time.Duration
-	Pending     int    // bytes that wait for a commit
+	Pending     int    // bytes that wait for a commit, or in memory
 	Bytes       int64  // queued in all queues
 	Space       string // ok, low, short or none: how much of the disk's reserve is left
 	Failed      error  // why nothing is taken now; nil if all is well
@@ -152,7 +161,7 @@ func open(o Options, pillow *pillow) (*Store, error) {
 	s := &Store{
 		o: o, eng: eng, pillow: pillow,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		cur: &txn{}, nextID: 1,
+		cur: &txn{}, nextID: 1, born: time.Now(),
 		named: map[string]*Queue{}, sessions: map[string]*Queue{}, byID: map[uint32]*Queue{},
 		tails: map[*lane]struct{}{}, sweepable: map[*lane]struct{}{},
 		lastDrop: time.Now(),
@@ -163,6 +172,9 @@ func open(o Options, pillow *pillow) (*Store, error) {
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, eng.close())
 	}
+	if err := s.beginLife(); err != nil {
+		return nil, errors.Join(err, eng.close())
+	}
 	if pillow != nil {
 		pillow.fill(&s.o)
 	}
@@ -171,6 +183,7 @@ func open(o Options, pillow *pillow) (*Store, error) {
 		s.wakeCommitter()
 	}
 	go s.run()
+	s.startTeller()
 	s.startKeeper()
 	return s, nil
 }
@@ -201,6 +214,7 @@ func (s *Store) stop(crash bool) error {
 	}
 	s.wakeCommitter()
 	<-s.stopped
+	s.stopTeller()
 	s.stopKeeper()
 	s.engMu.Lock()
 	defer s.engMu.Unlock()

@@ -15,6 +15,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Session bounds the queue of each durable session. Early is always set.
 	Session QueueOptions
+	// Sync is when a message is written: Always, or Spill after SpillAfter, which
+	// is 500 ms by default.
+	Sync       Sync
+	SpillAfter time.Duration
 	// MaxPending is how many bytes may wait for a commit at once: default 8 MiB.
 	// Publish answers holdfast.ErrFull beyond it.
 	MaxPending int
@@ -88,6 +92,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxPending <= 0 {
 		o.MaxPending = 8 << 20
+	}
+	if o.SpillAfter <= 0 {
+		o.SpillAfter = 500 * time.Millisecond
 	}
 	if o.AckDelay <= 0 {
 		o.AckDelay = 100 * time.Millisecond

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"time"
 
 	"holdfast"
 )
@@ -26,6 +27,10 @@ const recordOverhead = 16
 // else with the reason why nobody can promise that. It never waits for the
 // disk. done runs on the committer's goroutine or the caller's, and must not
 // block nor call TryNext.
+//
+// With Options.Sync Spill a publication may wait in memory, and done comes also,
+// on another goroutine of the store, when all of its destinations have
+// acknowledged it.
 //
 // A publication that is larger than one transaction holds is written in several:
 // done comes after the last, and a crash between them leaves a part.
@@ -68,15 +73,21 @@ func (s *Store) Publish(p *holdfast.Publication, appends []Append, done func(err
 		s.mu.Unlock()
 		return err
 	}
-	s.roomLocked(total)
+	var u *afloat // nil: it is written now
+	if s.mayWaitLocked(p, appends) {
+		u = &afloat{done: done, bytes: total, since: time.Now(), places: make([]place, 0, len(p.Sessions)+len(appends))}
+	} else {
+		s.spillForLocked(p, appends)
+		s.roomLocked(total)
+	}
 	for i := range p.Sessions {
 		d := &p.Sessions[i]
-		wakes = s.enqueueLocked(s.sessionLocked(d.ClientID), newItem{msg: m, qos: d.QoS, retain: d.Retain, qos0: m.QoS == 0}, bound, wakes)
+		wakes = s.enqueueLocked(s.sessionLocked(d.ClientID), newItem{msg: m, qos: d.QoS, retain: d.Retain, qos0: m.QoS == 0}, bound, u, wakes)
 	}
 	for i := range appends {
 		a := &appends[i]
 		n := messageBound(a.Msg) + recordOverhead
-		wakes = s.enqueueLocked(a.Queue, newItem{lane: a.Lane, route: a.Route, msg: a.Msg, qos: a.Msg.QoS, retain: a.Msg.Retain, qos0: m.QoS == 0}, n, wakes)
+		wakes = s.enqueueLocked(a.Queue, newItem{lane: a.Lane, route: a.Route, msg: a.Msg, qos: a.Msg.QoS, retain: a.Msg.Retain, qos0: m.QoS == 0}, n, u, wakes)
 	}
 	if m.Retain {
 		s.retainLocked(m)
@@ -89,7 +100,11 @@ func (s *Store) Publish(p *holdfast.Publication, appends []Append, done func(err
 	if p.WillOf != "" {
 		s.addLocked(op{key: hashedKey(keyWill, p.WillOf)})
 	}
-	s.waitLocked(done, total)
+	if u != nil {
+		s.queueUpLocked(u)
+	} else {
+		s.waitLocked(done, total)
+	}
 	s.mu.Unlock()
 	for _, f := range wakes {
 		f()
@@ -111,33 +126,33 @@ func (s *Store) waitLocked(done func(error), bytes int) {
 	s.urgentLocked()
 }
 
-// newItem is a message on its way into one lane.
-type newItem struct {
-	lane   holdfast.Lane
-	route  string
-	msg    *holdfast.Message
-	qos    byte // to be delivered with
-	retain bool
-	qos0   bool // published with QoS 0: it never costs a place of one that was not
-}
-
 // enqueueLocked puts it into q, or counts it as dropped; admission was decided.
-func (s *Store) enqueueLocked(q *Queue, it newItem, bound int, wakes []func()) []func() {
+// It waits in memory as a part of u, or is written if u is nil.
+func (s *Store) enqueueLocked(q *Queue, it newItem, bound int, u *afloat, wakes []func()) []func() {
 	r := q.routeLocked(it.route)
 	size := int64(it.msg.Size())
 	keep := q.fitsLocked(1, size) || q.o.WhenFull != Refuse && q.makeRoomLocked(it.lane, size, it.qos0)
 	// From here on everything goes into one transaction: no crash separates a
 	// message from its count.
-	s.touchLocked(q, bound+128)
+	if u == nil {
+		s.touchLocked(q, bound+128)
+	} else {
+		s.dirtyLocked(q)
+	}
 	r.Accepted++
 	r.unsaved = true
 	if !keep {
 		r.drop(reasonFull)
 		return wakes
 	}
-	q.lanes[it.lane].appendLocked(r.id, &it)
-	s.trimLocked(q.lanes[it.lane])
-	if q.o.Early && it.qos < 2 {
+	l := q.lanes[it.lane]
+	if u == nil {
+		l.appendLocked(r.id, &it)
+	} else {
+		l.waitLocked(u, r.id, &it, s.age.now())
+	}
+	s.trimLocked(l)
+	if u != nil || q.o.Early && it.qos < 2 {
 		wakes = q.wakeLocked(wakes)
 	}
 	return wakes

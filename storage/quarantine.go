@@ -212,6 +212,9 @@ func (q *Queue) unAsideOne(id holdfast.ItemID, each func(a Quarantined, key, val
 	if q.removed {
 		return 0, fmt.Errorf("storage: queue %q: %w", q.name, holdfast.ErrClosed)
 	}
+	if q.waitsLocked() {
+		s.spillLocked()
+	}
 	if err := each(a, key, value); err != nil {
 		return 0, err
 	}

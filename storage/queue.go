@@ -39,6 +39,10 @@ type Queue struct {
 	removed bool
 	// over: the bounds are exceeded, and what has to go is on disk.
 	over bool
+	// reader: somebody takes with Next. lag is how long the last item that was
+	// acknowledged had been out. Both are for spill mode.
+	reader bool
+	lag    time.Duration
 	// busy is the export or purge that goes on; "" for none.
 	busy string
 	// owed is how many bytes of it have to go for the bound over all queues.
@@ -133,6 +137,7 @@ func (s *Store) RemoveQueue(name string) error {
 func (s *Store) removeLocked(q *Queue, wakes []func()) []func() {
 	s.addLocked(op{key: queueKey(keyRemoved, q.id), value: []byte{1}, own: true})
 	q.removed = true
+	s.desertLocked(q)
 	wakes = q.wakeLocked(wakes)
 	for _, l := range q.lanes {
 		for len(l.tail) > 0 {
@@ -176,6 +181,18 @@ func (q *Queue) Notify(ready func()) {
 	q.s.mu.Lock()
 	defer q.s.mu.Unlock()
 	q.notify = ready
+	if ready == nil {
+		q.leaveLocked()
+	}
+}
+
+// leaveLocked notes that nobody takes from the queue now, as far as anyone
+// knows: what waits for an acknowledgement goes to disk.
+func (q *Queue) leaveLocked() {
+	q.reader = false
+	if q.waitsLocked() {
+		q.s.spillLocked()
+	}
 }
 
 // TryNext hands out the next item of the most urgent lane; ok is false if there
@@ -191,6 +208,9 @@ func (q *Queue) TryNext() (it holdfast.Item, ok bool, err error) {
 func (q *Queue) Next(ctx context.Context, lanes holdfast.Lanes) (holdfast.Item, error) {
 	for {
 		if err := ctx.Err(); err != nil {
+			q.s.mu.Lock()
+			q.leaveLocked()
+			q.s.mu.Unlock()
 			return holdfast.Item{}, err
 		}
 		it, ok, wait, err := q.try(lanes, true)
@@ -214,6 +234,7 @@ func (q *Queue) try(lanes holdfast.Lanes, wait bool) (it holdfast.Item, ok bool,
 			s.mu.Unlock()
 			return it, false, nil, holdfast.ErrClosed
 		}
+		q.reader = q.reader || wait
 		e, behind := q.handOutLocked(lanes)
 		if e != nil {
 			it = holdfast.Item{ID: holdfast.NewItemID(e.lane, e.pos), Route: q.routes[e.route].name, Msg: e.msg, Again: e.again}
@@ -276,6 +297,9 @@ func (q *Queue) handOutLocked(lanes holdfast.Lanes) (*handedOut, *lane) {
 			continue
 		}
 		e := l.takeLocked()
+		if q.s.o.Sync == Spill {
+			e.handed = time.Since(q.s.born)
+		}
 		if l.out == nil {
 			l.out = map[uint64]entry{}
 		}

@@ -64,6 +64,13 @@ func (s *rangeSet) takeBelow(mark uint64) uint64 {
 	return mark
 }
 
+// below is the part of the set before mark, which must not be in it. It shares
+// the memory of s.
+func (s *rangeSet) below(mark uint64) rangeSet {
+	n := sort.Search(len(s.r), func(i int) bool { return s.r[i].from >= mark })
+	return rangeSet{s.r[:n:n]}
+}
+
 func (s *rangeSet) count() uint64 {
 	var n uint64
 	for _, r := range s.r {

@@ -5,6 +5,11 @@ import "holdfast"
 // retainLocked stores m as the retained message of its topic, or removes that
 // of the topic if the payload is empty (MQTT 5, 3.3.1.3).
 func (s *Store) retainLocked(m *holdfast.Message) {
+	if s.o.Sync == Spill && m.QoS == 0 {
+		s.retainLaterLocked(m)
+		return
+	}
+	s.forgetRetainedLocked(m.Topic)
 	o := op{key: hashedKey(keyRetained, m.Topic)}
 	if len(m.Payload) > 0 {
 		o.value = encodeMessage(m, "", "")

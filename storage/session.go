@@ -163,6 +163,9 @@ func (s *Store) Change(c *holdfast.SessionChange, done func(error)) {
 		return
 	}
 	changed := false
+	if q != nil && len(c.Append) > 0 && q.waitsLocked() {
+		s.spillLocked()
+	}
 	s.roomLocked(total)
 	if c.Reset && q != nil {
 		wakes = s.removeLocked(q, wakes)
@@ -180,7 +183,7 @@ func (s *Store) Change(c *holdfast.SessionChange, done func(error)) {
 			changed = s.releasedLocked(q, pos) || changed
 		}
 		for _, m := range c.Append {
-			wakes = s.enqueueLocked(q, newItem{msg: m, qos: m.QoS, retain: m.Retain}, messageBound(m)+recordOverhead, wakes)
+			wakes = s.enqueueLocked(q, newItem{msg: m, qos: m.QoS, retain: m.Retain}, messageBound(m)+recordOverhead, nil, wakes)
 			changed = true
 		}
 		if state != nil {

@@ -1,6 +1,10 @@
 package storage
 
-import "holdfast"
+import (
+	"time"
+
+	"holdfast"
+)
 
 // settle ends an item that was handed out or released. book counts it; extra
 // bytes of rows are added by book to the transaction that records the end.
@@ -21,9 +25,17 @@ func (q *Queue) settle(id holdfast.ItemID, extra int, book func(e entry, r *rout
 		s.mu.Unlock()
 		return
 	}
-	// One transaction has the new mark, the counts and the rows of book: a
-	// crash before it hands the item out again, and counts it once.
-	s.touchLocked(q, extra+64)
+	if extra > 0 && e.place.ram() {
+		s.spillLocked() // what book writes stands for a message on disk
+	}
+	ram := e.place.ram()
+	if ram {
+		s.dirtyLocked(q)
+	} else {
+		// One transaction has the new mark, the counts and the rows of book: a
+		// crash before it hands the item out again, and counts it once.
+		s.touchLocked(q, extra+64)
+	}
 	r := q.routes[e.route]
 	if e.void {
 		r.count(e)
@@ -32,12 +44,17 @@ func (q *Queue) settle(id holdfast.ItemID, extra int, book func(e entry, r *rout
 	}
 	book(e, r)
 	r.unsaved = true
+	if ram {
+		s.landLocked(e.place)
+	}
 	q.forgetReleasedLocked(l, e.pos)
 	if paused && !l.pausedLocked() {
 		wakes = q.wakeLocked(wakes)
 	}
 	s.activity++
-	s.lazyLocked()
+	if !ram {
+		s.lazyLocked()
+	}
 	s.mu.Unlock()
 	for _, f := range wakes {
 		f()
@@ -57,6 +74,9 @@ func (q *Queue) forgetReleasedLocked(l *lane, pos uint64) {
 // a link believed alive. An item that is not handed out is ignored and counted.
 func (q *Queue) Ack(id holdfast.ItemID) {
 	q.settle(id, 0, func(e entry, r *route) {
+		if e.handed > 0 {
+			q.lag = time.Since(q.s.born) - e.handed
+		}
 		if e.msg.QoS == 0 {
 			r.Unconfirmed++
 		} else {
@@ -89,6 +109,7 @@ func (q *Queue) Release(ids ...holdfast.ItemID) {
 			l.redoLocked(e)
 		}
 	}
+	q.leaveLocked()
 	wakes := q.wakeLocked(nil)
 	s.mu.Unlock()
 	for _, f := range wakes {

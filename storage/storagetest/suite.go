@@ -20,7 +20,7 @@ type Open func(t testing.TB, o storage.Options) *storage.Store
 
 // Run runs every behaviour; fresh is called once for each.
 func Run(t *testing.T, fresh func(t testing.TB) Open) {
-	for _, b := range behaviours {
+	for _, b := range append(behaviours, spillBehaviours...) {
 		t.Run(b.name, func(t *testing.T) { b.test(&bench{T: t, open: fresh(t)}) })
 	}
 }
