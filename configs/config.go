@@ -66,7 +66,17 @@ type Storage struct {
 	// CommitInterval is how long a message may wait for others to go to the
 	// disk with it.
 	CommitInterval time.Duration `toml:"commit_interval" min:"0s" max:"10s"`
+	// Sync is when a message goes to the disk, and SpillAfter how long it may
+	// wait in memory with "spill".
+	Sync       string        `toml:"sync" oneof:"always|spill"`
+	SpillAfter time.Duration `toml:"spill_after" min:"10ms" max:"10s"`
 }
+
+// The modes of storage.sync.
+const (
+	SyncAlways = "always"
+	SyncSpill  = "spill"
+)
 
 // defaultMaxBytes is smaller where an address has 32 bits: every file of the
 // store is mapped into memory, and the address space is the bound.
@@ -207,7 +217,7 @@ func Default() *Config {
 	return &Config{
 		Gateway: Gateway{DataDir: "./holdfast-data"},
 		Log:     Log{Level: "info", Format: "text"},
-		Storage: Storage{MaxBytes: defaultMaxBytes()},
+		Storage: Storage{MaxBytes: defaultMaxBytes(), Sync: SyncAlways, SpillAfter: 500 * time.Millisecond},
 		Limits: Limits{
 			MaxPacketSize:      256 * KiB,
 			MaxConnections:     1000,

@@ -48,6 +48,11 @@ func summarize(out io.Writer, c *configs.Config) error {
 		fmt.Fprintf(w, "%s\t%s\n", what, fmt.Sprintf(format, args...))
 	}
 	line("  data", "%s, at most %v", c.Gateway.DataDir, c.Storage.MaxBytes)
+	if c.Storage.Sync == configs.SyncSpill {
+		line("  sync", "spill: a message is written if it is not acknowledged within %v", c.Storage.SpillAfter)
+	} else {
+		line("  sync", "always: a message is written before it is acknowledged")
+	}
 	for _, l := range c.Listeners {
 		line("  listener", "%s (%s), without a password: %s", l.Address, l.Transport, c.Access.Anonymous)
 	}

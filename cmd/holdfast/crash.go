@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/cmd/holdfast/crash"
+	"holdfast/configs"
 )
 
 func newCrashCommand() *cobra.Command {
@@ -30,6 +31,9 @@ The exit status is 1 if anything is missing.`,
 			if o.Rounds < 1 || o.KillMin < 0 || o.KillMax < o.KillMin {
 				return usageError{fmt.Errorf("--rounds must be at least 1, and --kill-max not below --kill-min")}
 			}
+			if o.Sync != "" && o.Sync != configs.SyncAlways && o.Sync != configs.SyncSpill {
+				return usageError{fmt.Errorf("--sync is always or spill")}
+			}
 			if !cmd.Flags().Changed("seed") {
 				o.Seed = rand.Uint64() >> 32
 			}
@@ -49,6 +53,7 @@ The exit status is 1 if anything is missing.`,
 	f.StringVar(&o.Dir, "dir", "", "folder for the data (default: a temporary one)")
 	f.BoolVar(&o.Keep, "keep", false, "keep the folder with the data and the gateway's log")
 	f.DurationVar(&o.Patience, "patience", 30*time.Second, "longest time to wait for what has to come")
+	f.StringVar(&o.Sync, "sync", "", "storage.sync of all rounds, always or spill (default: by the seed, in each round)")
 	f.BoolVar(&o.EarlyAck, "early-ack", false, "acknowledge before the gateway does: the run must then fail")
 	return cmd
 }

@@ -56,6 +56,7 @@ func TestCheckTellsWhatTheGatewayWouldDo(t *testing.T) {
 	code, stdout, stderr := call(t, "check", "-c", "../../configs/modem.toml")
 	const want = `../../configs/modem.toml: ok
   data        ./holdfast-data, at most 4GiB
+  sync        always: a message is written before it is acknowledged
   listener    :1883 (tcp), without a password: always
   console     http://127.0.0.1:8080
   modem       lte on /dev/ttyUSB2, 115200 baud

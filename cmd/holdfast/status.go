@@ -14,6 +14,7 @@ import (
 	"holdfast"
 	"holdfast/cmd/holdfast/console"
 	"holdfast/cmd/holdfast/gateway"
+	"holdfast/configs"
 	"holdfast/modem"
 )
 
@@ -98,6 +99,13 @@ func printStorage(w io.Writer, s gateway.StorageStatus) {
 	fmt.Fprintf(w, "storage %d queued (%s); %d lost, %s set aside; longest drop stall %v\n",
 		s.Queued, size(s.QueuedBytes), s.Lost, count(int(s.SetAside), "damaged file"),
 		time.Duration(s.LongestDrop*float64(time.Second)).Round(time.Millisecond))
+	if s.Mode == "disk" {
+		fmt.Fprintf(w, "        sync %s: %d commits", s.Sync, s.Commits)
+		if s.Sync == configs.SyncSpill {
+			fmt.Fprintf(w, ", %d messages delivered without one", s.Direct)
+		}
+		fmt.Fprintln(w)
+	}
 	if s.Mode == "memory" {
 		fmt.Fprintf(w, "WARNING the store is in memory, and QoS 1 and 2 are not acknowledged where they should be on disk: %s\n", s.Reason)
 	}

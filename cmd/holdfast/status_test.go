@@ -20,7 +20,8 @@ func TestStatusTellsTheBooksAndWarnsOfLosses(t *testing.T) {
 		},
 		RetiredRoutes: []string{"old"},
 	}}, Retired: []gateway.RetiredBridge{{Name: "past", Queued: 1, QueuedBytes: 70, Routes: map[string]holdfast.Counts{"r": {Accepted: 2, Queued: 1, Lost: 1}}}}}
-	st.Storage = gateway.StorageStatus{Queued: 3, QueuedBytes: 20<<10 + 70, SetAside: 1, LongestDrop: 0.0421}
+	st.Storage = gateway.StorageStatus{Queued: 3, QueuedBytes: 20<<10 + 70, SetAside: 1, LongestDrop: 0.0421,
+		Mode: "disk", Sync: "spill", Commits: 7, Direct: 30}
 	var out bytes.Buffer
 	printStatus(&out, st)
 	for _, want := range []string{
@@ -28,7 +29,7 @@ func TestStatusTellsTheBooksAndWarnsOfLosses(t *testing.T) {
 		"\n        new: 5 accepted + 1 imported = 3 delivered + 2 queued + 1 exported\n",
 		"\n        old (no longer in the configuration): 1 accepted = 0 delivered + 1 dropped(purged)\n",
 		"\nbridge  past: no longer in the configuration; queued 1 (70 bytes)\n",
-		"\nstorage 3 queued (20 KiB); 0 lost, 1 damaged file set aside; longest drop stall 42ms\n",
+		"\nstorage 3 queued (20 KiB); 0 lost, 1 damaged file set aside; longest drop stall 42ms\n        sync spill: 7 commits, 30 messages delivered without one\n",
 		"\nbooks   8 accepted + 1 imported = 3 delivered + 3 queued + 1 dropped(purged) + 1 exported + 1 lost(corrupt)\n",
 		"\nWARNING lost to damage by the books of all time: 1 message",
 	} {

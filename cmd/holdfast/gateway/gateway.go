@@ -134,6 +134,8 @@ func storeOptions(cfg *configs.Config, log *slog.Logger) storage.Options {
 		MaxBytes:       int64(cfg.Storage.MaxBytes),
 		Reserve:        int64(cfg.Storage.Reserve),
 		CommitInterval: cfg.Storage.CommitInterval,
+		Sync:           syncMode(cfg.Storage.Sync),
+		SpillAfter:     cfg.Storage.SpillAfter,
 		MaxPending:     int(cfg.Limits.MaxPendingBytes),
 		Session: storage.QueueOptions{
 			MaxBytes:    int64(cfg.Limits.MaxSessionBytes),

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"holdfast"
+	"holdfast/configs"
 	"holdfast/storage"
 )
 
@@ -22,6 +23,13 @@ func (g *Gateway) openStore() error {
 	g.log.Error("nothing can be stored: the gateway runs from memory; QoS 0 flows, QoS 1 and 2 are delivered but not acknowledged where they should be on disk; mend the disk and restart", "error", err)
 	g.store, err = storage.OpenMemory(o)
 	return err
+}
+
+func syncMode(s string) storage.Sync {
+	if s == configs.SyncSpill {
+		return storage.Spill
+	}
+	return storage.Always
 }
 
 // withheldFor is how long the acknowledgement of a message is withheld that

@@ -40,6 +40,14 @@ type StorageStatus struct {
 	// and what to do.
 	Mode   string `json:"mode"`
 	Reason string `json:"reason,omitempty"`
+	// Sync is "always" or "spill", the mode of the configuration.
+	Sync string `json:"sync"`
+	// Direct counts messages that were acknowledged by all who were to get them
+	// before anything was written, Commits the writes to the disk. Pending is how
+	// many bytes wait for one or the other.
+	Direct  uint64 `json:"direct"`
+	Commits uint64 `json:"commits"`
+	Pending int    `json:"pending_bytes"`
 	// Queued and QueuedBytes are those of all queues, the sessions' too.
 	Queued      int64 `json:"queued"`
 	QueuedBytes int64 `json:"queued_bytes"`
@@ -121,7 +129,8 @@ func (g *Gateway) storage() StorageStatus {
 		SetAside: st.SetAside, Salvaged: st.Salvaged, Lost: st.Lost, Unreadable: st.Unreadable,
 		Failures: st.Failures, LongestDrop: st.LongestDrop.Seconds(),
 	}
-	out.Mode = "disk"
+	out.Mode, out.Sync = "disk", g.cfg.Storage.Sync
+	out.Direct, out.Commits, out.Pending = st.Direct, st.Commits, st.Pending
 	if g.volatile != nil {
 		out.Mode, out.Reason = "memory", g.volatile.Error()+"; mend that, and restart the gateway"
 	}
