@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"holdfast"
+	"holdfast/configs"
 )
 
 // The destinations.
@@ -77,7 +78,11 @@ func filtersOf(session string) []holdfast.Subscription {
 
 // config is the gateway's. Its bounds are out of the way: what a full queue
 // does is not the subject.
-func config(dir, socket, address, farAddress string) string {
+func config(dir, socket, address, farAddress string, spill bool) string {
+	sync := configs.SyncAlways
+	if spill {
+		sync = configs.SyncSpill
+	}
 	return fmt.Sprintf(`[gateway]
 id = "crash"
 data_dir = %q
@@ -91,6 +96,9 @@ socket = %q
 
 [[listener]]
 address = %q
+
+[storage]
+sync = %q
 
 [limits]
 max_session_bytes = "4GiB"
@@ -124,5 +132,5 @@ name = "far"
   topic = "cmd/#"
   remote_prefix = "site/"
   qos = 2
-`, dir, socket, address, farAddress)
+`, dir, socket, address, sync, farAddress)
 }

@@ -40,6 +40,9 @@ type Options struct {
 	// end unless a promise was broken or Keep is set.
 	Dir  string
 	Keep bool
+	// Sync is the mode of the storage, always or spill; "" is one or the other by
+	// the seed, in each round anew.
+	Sync string
 	// EarlyAck puts a proxy before the gateway that acknowledges QoS 1 by
 	// itself: the run must fail.
 	EarlyAck bool
@@ -60,6 +63,12 @@ type run struct {
 	line    *line
 	early   *early
 
+	// config writes the gateway's configuration for one life.
+	config func(spill bool) error
+	// unbooked bounds what the books of a route may lack for ever: what was on
+	// its way in lives in spill mode, whose last minute a kill forgets.
+	unbooked map[string]uint64
+
 	publishers map[string]*publisher
 	state      *publisher // of retained values
 	subs       map[string]*subscriber
@@ -73,6 +82,8 @@ type run struct {
 // totals are the figures of the summary.
 type totals struct {
 	rounds, kills, startKills, looks, drains, retainedLooks int
+	spills                                                  int    // lives in spill mode
+	direct, life                                            uint64 // messages that went without the disk; in this life
 	slowestStart                                            time.Duration
 }
 
@@ -85,7 +96,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Patience == 0 {
 		o.Patience = 30 * time.Second
 	}
-	r := &run{o: o, faults: &faults{}, begun: time.Now(), dests: map[string]*destination{}, publishers: map[string]*publisher{}, subs: map[string]*subscriber{}}
+	r := &run{o: o, faults: &faults{}, begun: time.Now(), unbooked: map[string]uint64{}, dests: map[string]*destination{}, publishers: map[string]*publisher{}, subs: map[string]*subscriber{}}
 	fmt.Fprintf(o.Out, "crash: seed %d, %d rounds, kill -9 after %v to %v; --seed %d repeats the decisions, the timing is the machine's\n",
 		o.Seed, o.Rounds, o.KillMin, o.KillMax, o.Seed)
 	if r.dir = o.Dir; r.dir == "" {
@@ -132,9 +143,9 @@ func (r *run) build() error {
 		return err
 	}
 	file, socket := filepath.Join(r.dir, "gateway.toml"), filepath.Join(r.dir, "gw.sock")
-	text := config(filepath.Join(r.dir, "gateway"), socket, r.address, r.line.address())
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		return err
+	r.config = func(spill bool) error {
+		text := config(filepath.Join(r.dir, "gateway"), socket, r.address, r.line.address(), spill)
+		return os.WriteFile(file, []byte(text), 0o600)
 	}
 	r.gw = &child.Gateway{Binary: r.o.Binary, Config: file, Log: filepath.Join(r.dir, "gateway.log"), Socket: socket}
 	publishTo := r.address
@@ -214,6 +225,9 @@ func (r *run) verdict() error {
 	t := r.totals
 	fmt.Fprintf(r.o.Out, "\n%d rounds in %v: %d kills under load, %d while starting; slowest start %v\n",
 		t.rounds, time.Since(r.begun).Round(time.Second), t.kills, t.startKills, t.slowestStart.Round(time.Millisecond))
+	if t.spills > 0 {
+		fmt.Fprintf(r.o.Out, "spill: %d of the rounds, in which at least %d messages were acknowledged without the disk\n", t.spills, t.direct)
+	}
 	fmt.Fprintf(r.o.Out, "checks: %d looks at the books, %d of retained values, %d destinations drained\n", t.looks, t.retainedLooks, t.drains)
 	var acked, sent, again uint64
 	for _, s := range sources {

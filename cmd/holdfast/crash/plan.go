@@ -3,6 +3,8 @@ package crash
 import (
 	"math/rand/v2"
 	"time"
+
+	"holdfast/configs"
 )
 
 // plan is everything that is decided about one round. It depends on the seed
@@ -23,6 +25,8 @@ type plan struct {
 	// start, the others each after a while.
 	line []lineStep
 	pace map[string]pace
+	// spill is the mode of the storage in this life.
+	spill bool
 }
 
 type lineStep struct {
@@ -87,6 +91,24 @@ func newPlan(o Options, round int) plan {
 			pc.hangUp = 1 + rng.IntN(300)
 		}
 		p.pace[s.name] = pc
+	}
+	p.spill = rng.IntN(2) == 0
+	switch o.Sync {
+	case configs.SyncAlways, configs.SyncSpill:
+		p.spill = o.Sync == configs.SyncSpill
+	}
+	if p.spill && rng.IntN(3) > 0 {
+		// Mostly everyone is there, and answers, and QoS 2, which always takes
+		// the disk and all that waits with it, is seldom: that is what spill is for.
+		p.line = []lineStep{{0, lineOpen}}
+		for _, name := range []string{sessionOne, sessionTwo} {
+			p.turns[name] = []time.Duration{2 * p.kill}
+		}
+		for _, s := range sources {
+			if s.qos == 2 {
+				p.pace[s.name] = pace{every: between(rng, 100*time.Millisecond, 500*time.Millisecond), burst: 1}
+			}
+		}
 	}
 	return p
 }

@@ -44,6 +44,18 @@ func (r *run) round(ctx context.Context, round int) error {
 	if first {
 		r.line.set(lineOpen)
 	}
+	if err := r.config(p.spill); err != nil {
+		return err
+	}
+	if p.spill {
+		r.totals.spills++
+		before := r.onTheWay()
+		defer func() {
+			for name, n := range r.onTheWay() {
+				r.unbooked[name] += n - before[name]
+			}
+		}()
+	}
 	if p.killStart > 0 {
 		if err := r.killStarting(ctx, p.killStart); err != nil {
 			return err
@@ -68,6 +80,18 @@ func (r *run) round(ctx context.Context, round int) error {
 	r.totals.rounds++
 	r.progress(round, took, p)
 	return nil
+}
+
+// onTheWay is how often messages of each route were sent, repetitions included.
+func (r *run) onTheWay() map[string]uint64 {
+	m := map[string]uint64{}
+	for name, list := range routes {
+		for _, source := range list {
+			sent, resent := r.publishers[source].figures()
+			m[name] += sent + resent
+		}
+	}
+	return m
 }
 
 // killStarting kills the gateway while it starts.
