@@ -19,6 +19,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # versions of modules that are part of the gateway.
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 5s
+# Where "make build" puts the program.
+OUT ?= build/holdfast
 # For "make crash"; SEED repeats the decisions of a run.
 ROUNDS ?= 200
 SEED ?=
@@ -34,7 +36,7 @@ help: ## List the targets
 
 .PHONY: build
 build: $(if $(IS32),mod32) ## Build ./build/holdfast
-	$(BUILD) $(MODFILE) -ldflags '$(LDFLAGS)' -o build/holdfast ./cmd/holdfast
+	$(BUILD) $(MODFILE) -ldflags '$(LDFLAGS)' -o $(OUT) ./cmd/holdfast
 
 .PHONY: mod32
 mod32:
@@ -102,6 +104,14 @@ fuzz: ## Run every fuzz target for FUZZTIME (5s) each
 .PHONY: bench
 bench: $(if $(IS32),mod32) ## Run every benchmark
 	$(GO) test $(MODFILE) -run '^$$' -bench . -benchmem ./...
+
+.PHONY: package
+package: ## Make the Debian packages, in ./build/package
+	GO=$(GO) scripts/package.sh amd64 arm64 armhf
+
+.PHONY: package-test
+package-test: ## Make them twice, and install, upgrade and remove one (root, debootstrap)
+	GO=$(GO) scripts/package-test.sh
 
 .PHONY: clean
 clean: ## Remove ./build

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,9 @@ The exit status is 0 if the gateway would start with it, and 2 if not.`,
 		Example: `  holdfast check -c /etc/holdfast/gateway.toml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				file = whichConfig(os.Stat, configs.Default().Gateway.DataDir, installedConfig)
+			}
 			if file == "" {
 				return usageError{errors.New("which file? Write holdfast check -c FILE")}
 			}

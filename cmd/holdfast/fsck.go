@@ -29,7 +29,7 @@ It ends with 0 if all is well, and with 1 if there is damage.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
-				cfg, err := loadConfig(cmd, file)
+				cfg, err := loadToolConfig(cmd, file)
 				if err != nil {
 					return err
 				}

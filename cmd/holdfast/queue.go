@@ -54,7 +54,7 @@ func (f *queueFlags) with(cmd *cobra.Command, do func(context.Context, *queues.C
 	socket := f.socket
 	var offline func() (*queues.Client, error)
 	if socket == "" {
-		cfg, err := loadConfig(cmd, f.file)
+		cfg, err := loadToolConfig(cmd, f.file)
 		if err != nil {
 			return err
 		}

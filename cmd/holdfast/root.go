@@ -60,6 +60,7 @@ LTE module. What it has acknowledged is safe.`,
 		newCrashCommand(),
 		newVersionCommand(),
 	)
+	root.AddCommand(packCommands()...)
 	return root
 }
 

@@ -29,7 +29,7 @@ func newStatusCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if socket == "" {
-				cfg, err := loadConfig(cmd, file)
+				cfg, err := loadToolConfig(cmd, file)
 				if err != nil {
 					return err
 				}
