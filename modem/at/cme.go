@@ -34,6 +34,16 @@ func (e *TimeoutError) Error() string {
 // Is makes errors.Is(err, ErrTimeout) true.
 func (e *TimeoutError) Is(target error) bool { return target == ErrTimeout }
 
+// interruptedError is the ErrTimeout of a command in whose middle the module has
+// restarted: no answer will come, and there is no use in waiting for it.
+type interruptedError struct{ command string }
+
+func (e *interruptedError) Error() string {
+	return "the module has restarted in the middle of " + e.command
+}
+
+func (e *interruptedError) Is(target error) bool { return target == ErrTimeout }
+
 // CMEError is a "+CME ERROR" (3GPP TS 27.007 9.2). Many firmwares answer code 3
 // to everything that they do not like.
 type CMEError struct {
@@ -61,12 +71,20 @@ func (e *CMSError) Error() string {
 	return fmt.Sprintf("the module answered +CMS ERROR: %s", e.Text)
 }
 
+// SocketError is the failure of a command for a socket: "+SOCKET ERROR: 3" and
+// the like, which Eigencomm firmware gives instead of "+CME ERROR".
+type SocketError struct{ Text string }
+
+func (e *SocketError) Error() string { return "the module answered " + e.Text }
+
 // IsRejection reports whether err is the module's own refusal of a command: it
-// has answered, and has not done it.
+// has answered, and has not done it. Command.Failures are such answers too.
 func IsRejection(err error) bool {
 	var cme *CMEError
 	var cms *CMSError
-	return errors.Is(err, ErrError) || errors.As(err, &cme) || errors.As(err, &cms)
+	var socket *SocketError
+	var final *finalFailure
+	return errors.Is(err, ErrError) || errors.As(err, &final) || errors.As(err, &cme) || errors.As(err, &cms) || errors.As(err, &socket)
 }
 
 // cmeWords are the codes of 3GPP TS 27.007 9.2 that are met in the field.
@@ -137,6 +155,11 @@ func finalError(line string) (error, bool) {
 			code = -1
 		}
 		return &CMSError{Code: code, Text: rest}, true
+	}
+	for _, name := range []string{"+SOCKET ERROR", "+ECSOC ERROR", "+ECSOCKET ERROR"} {
+		if _, ok := cutFinal(line, name); ok {
+			return &SocketError{line}, true
+		}
 	}
 	return nil, false
 }

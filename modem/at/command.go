@@ -26,6 +26,9 @@ type Command struct {
 	// Payload is written after the prompt; nil if the command has no prompt.
 	// A command that is answered without a prompt is fine as well.
 	Payload []byte
+	// Raw is the number of raw bytes that follow the end of this line of the
+	// answer; nil if there are none. They are in Response.Data.
+	Raw func(line string) int
 	// Timeout is for the whole command; 0 means Options.Timeout.
 	Timeout time.Duration
 }
@@ -34,6 +37,8 @@ type Command struct {
 type Response struct {
 	// Lines are the information responses, in order.
 	Lines []string
+	// Data are the raw bytes that Command.Raw has announced.
+	Data []byte
 	// Final is the final result, "OK" mostly.
 	Final string
 }
@@ -53,10 +58,12 @@ const maxResponse = 64 << 10
 type flight struct {
 	cmd    Command
 	lines  []string
+	data   []byte
 	bytes  int
 	final  string
 	err    error
 	over   bool
+	cut    bool          // the module has restarted in the middle of it
 	done   chan struct{} // closed when over
 	prompt chan struct{} // closed when the prompt has come; nil after that
 }
@@ -105,6 +112,14 @@ func (f *flight) claims(line string) bool {
 		ok = true
 	}
 	return ok && (f.cmd.Match == nil || f.cmd.Match(line))
+}
+
+// raw is the number of raw bytes behind a line that was claimed.
+func (f *flight) raw(line string) int {
+	if f.cmd.Raw == nil {
+		return 0
+	}
+	return f.cmd.Raw(line)
 }
 
 func (f *flight) add(line string) {

@@ -22,6 +22,9 @@ type Options struct {
 	// Raw is the number of raw bytes that follow the end of this line; 0 for
 	// most lines. They are delivered as Line.Data.
 	Raw func(line string) int
+	// Boot reports whether this line is said by a module that starts: a command in
+	// flight is over then. It may be nil.
+	Boot func(line string) bool
 	// Timeout of a command that has none of its own; default 10 s.
 	Timeout time.Duration
 	// MaxLine bounds a line in bytes; default 8 KiB.
@@ -85,7 +88,8 @@ type Engine struct {
 	flight    *flight
 	ghost     *flight // ran out of time; its late answer is discarded
 	held      joiner
-	rawLine   *Line // a URC that waits for its raw block
+	rawLine   *Line   // a URC that waits for its raw block
+	rawFlight *flight // a command, or its ghost, that does
 	queue     []Line
 	queued    int // bytes in queue
 	lost      int // URCs lost since the last one queued
@@ -236,14 +240,17 @@ func (e *Engine) land(f *flight, err error, timeout time.Duration) (Response, er
 	e.flight = nil
 	e.lex.expectPrompt(false)
 	name := commandName(f.cmd.Text)
-	if f.over {
+	if f.over && !f.cut {
 		if f.err != nil {
 			return Response{Lines: f.lines, Final: f.final}, fmt.Errorf("%s: %w", name, f.err)
 		}
-		return Response{Lines: f.lines, Final: f.final}, nil
+		return Response{Lines: f.lines, Data: f.data, Final: f.final}, nil
 	}
 	e.ghost = f
 	e.dirty = true
+	if f.cut {
+		return Response{}, &interruptedError{name}
+	}
 	if err == ErrTimeout {
 		e.stats.Timeouts++
 		return Response{}, &TimeoutError{Command: name, After: timeout}

@@ -109,6 +109,7 @@ func (e *Engine) drain(ctx context.Context) error {
 // dropRawLocked gives up on a raw block that did not come whole.
 func (e *Engine) dropRawLocked() {
 	e.lex.dropRaw()
+	e.rawFlight = nil
 	if e.rawLine != nil {
 		e.rawLine.Cut = true
 		e.queueLocked(*e.rawLine)

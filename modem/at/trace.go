@@ -1,6 +1,7 @@
 package at
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,6 +28,9 @@ type trace struct {
 	// payload is true from a line that carries one until the next command:
 	// the lines in between may be the rest of it.
 	payload bool
+	// asked is true from a command that has a prompt to the next write, which
+	// is a payload whatever it looks like, or to the refusal of the command.
+	asked bool
 }
 
 func (t *trace) Read(p []byte) (int, error) {
@@ -39,9 +43,24 @@ func (t *trace) Read(p []byte) (int, error) {
 
 func (t *trace) Write(p []byte) (int, error) {
 	t.mu.Lock()
-	t.out.write(p)
+	if t.asked && !bytes.HasPrefix(p, []byte("\x1b")) {
+		t.log.Debug("at", "dir", ">", "line", masked(string(p)))
+	} else {
+		t.out.write(p)
+	}
+	t.asked = prompts(string(p))
 	t.mu.Unlock()
 	return t.ReadWriteCloser.Write(p)
+}
+
+// prompts reports whether a command is one that asks for data.
+func prompts(command string) bool {
+	for _, name := range []string{"AT+QISEND=", "AT+QMTPUBEX=", "AT+CMQTTTOPIC=", "AT+CMQTTPAYLOAD=", "AT+CMQTTSUB=", "AT+CMQTTUNSUB="} {
+		if strings.HasPrefix(command, name) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *trace) sent(line string) {
@@ -58,8 +77,13 @@ func (t *trace) sent(line string) {
 
 func (t *trace) received(line string) {
 	shown := Mask(line)
+	if _, bad := finalError(line); bad {
+		t.asked = false
+	}
 	switch {
 	case shown != line:
+		t.payload = true
+	case strings.HasPrefix(line, "+QIRD:"), strings.HasPrefix(line, "+CMQTTRXPAYLOAD:"): // raw bytes follow
 		t.payload = true
 	case t.payload && !isFinal(line) && !strings.HasPrefix(line, "+ECMT"):
 		shown = masked(line)

@@ -36,6 +36,11 @@ func (e *Engine) takeLocked(t token) {
 		}
 		return
 	case tokenRaw:
+		if f := e.rawFlight; f != nil {
+			f.data = append(f.data, t.text...)
+			e.rawFlight = nil
+			return
+		}
 		if e.rawLine != nil {
 			e.rawLine.Data = []byte(t.text)
 			e.rawLine.Cut = e.rawLine.Cut || t.cut
@@ -59,6 +64,10 @@ func (e *Engine) takeLocked(t token) {
 	}
 	if e.claimLocked(t.text) {
 		return
+	}
+	if f := e.flight; f != nil && !f.over && e.o.Boot != nil && e.o.Boot(t.text) {
+		f.over, f.cut = true, true
+		close(f.done)
 	}
 	if e.o.Open != nil {
 		if may, open := e.o.Open(t.text); may {
@@ -85,6 +94,7 @@ func (e *Engine) claimLocked(line string) bool {
 		}
 		if f.claims(line) {
 			f.add(line)
+			e.rawLocked(f, line)
 			return true
 		}
 	}
@@ -94,9 +104,18 @@ func (e *Engine) claimLocked(line string) bool {
 	}
 	if g := e.ghost; g != nil && (g.echo(line) || g.claims(line)) {
 		e.stats.Strays++
+		e.rawLocked(g, line)
 		return true
 	}
 	return false
+}
+
+// rawLocked arranges for the raw bytes behind a line of an answer.
+func (e *Engine) rawLocked(f *flight, line string) {
+	if n := f.raw(line); n > 0 {
+		e.lex.expectRaw(n)
+		e.rawFlight = f
+	}
 }
 
 func (e *Engine) queueLocked(l Line) {
