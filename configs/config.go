@@ -132,6 +132,12 @@ type Console struct {
 	Socket string `toml:"socket"`
 }
 
+// How MQTT is carried through a module.
+const (
+	ModeMQTT   = "mqtt"   // by its own client
+	ModeSocket = "socket" // by ours, over a socket inside it
+)
+
 // Modem is one LTE module on a serial port.
 type Modem struct {
 	Name            string `toml:"name"`
@@ -140,7 +146,7 @@ type Modem struct {
 	BaudSwitch      int    `toml:"baud_switch" min:"0" max:"4000000"` // 0: stay at Baud
 	FlowControl     bool   `toml:"flow_control"`
 	Dialect         string `toml:"dialect" oneof:"auto|ecmt"`
-	Mode            string `toml:"mode" oneof:"auto|mqtt"`
+	Mode            string `toml:"mode" oneof:"auto|mqtt|socket"`
 	APN             string `toml:"apn"`
 	APNUser         string `toml:"apn_user" env:"yes"`
 	APNPassword     Secret `toml:"apn_password" env:"yes" file:"apn_password_file"`

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -177,10 +176,12 @@ func filterError(filter string) error {
 
 // promises warns of routes that keep less than their words seem to say.
 func (k *checker) promises(b *Bridge, path string) {
-	var modem string
+	var modem, mode string
 	for _, u := range b.Upstreams {
-		if slices.ContainsFunc(k.c.Modems, func(m Modem) bool { return m.Name == u.Via && m.Name != "" }) {
-			modem = u.Via
+		for _, m := range k.c.Modems {
+			if m.Name == u.Via && m.Name != "" && m.Mode != ModeSocket {
+				modem, mode = m.Name, m.Mode
+			}
 		}
 	}
 	for i, r := range b.Routes {
@@ -189,8 +190,15 @@ func (k *checker) promises(b *Bridge, path string) {
 			k.warn(at+".qos", "across the bridge QoS 2 is at least once: after an outage a message may come twice; write 1 if that is no difference")
 		}
 		if modem != "" && r.Direction != Out && r.Direction != "" {
-			k.warn(at+".direction", "modem %q acknowledges a message before this board has it: what comes in is delivered at most once; "+
-				"let the sender repeat what matters", modem)
+			may, advice := "acknowledges", "let the sender repeat what matters"
+			if mode != ModeMQTT {
+				may, advice = "has no sockets, it acknowledges", `write mode = "socket" if it has them`
+			}
+			what := "modem %q %s a message before this board has it: what comes in is delivered at most once; %s"
+			if mode != ModeMQTT {
+				what = "if modem %q %s a message before this board has it, and what comes in is delivered at most once; %s"
+			}
+			k.warn(at+".direction", what, modem, may, advice)
 		}
 		for j, other := range b.Routes {
 			if (r.Direction == Out || r.Direction == Both) && (other.Direction == In || other.Direction == Both) &&

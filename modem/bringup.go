@@ -41,7 +41,7 @@ func (m *Modem) bringUp(ctx context.Context, l *link) error {
 		return err
 	}
 	for _, step := range []func(context.Context, *at.Engine) error{
-		m.setUp, m.identify, m.detect, m.unlock, m.setAPN, m.register, m.attach,
+		m.setUp, m.identify, func(ctx context.Context, e *at.Engine) error { return m.detect(ctx, l) }, m.unlock, m.setAPN, m.register, m.attach,
 	} {
 		if err := step(ctx, l.e); err != nil {
 			select {
@@ -209,34 +209,4 @@ func (m *Modem) setUp(ctx context.Context, e *at.Engine) error {
 		_, err = m.wish(ctx, e, at.Command{Text: "AT+CFUN=1", Timeout: m.o.Timing.Radio})
 	}
 	return err
-}
-
-// detect finds the MQTT dialect by asking for it: the same chip is sold with
-// several firmwares. A dialect that was configured is believed.
-func (m *Modem) detect(ctx context.Context, e *at.Engine) error {
-	if d := m.o.Dialect; d != "" && d != "auto" {
-		m.learn(func(s *Status) { s.Dialect = d })
-		return nil
-	}
-	for _, d := range []struct{ name, probe, prefix string }{
-		{"ecmt", "AT+ECMTCFG=?", "+ECMTCFG"},
-		{"qmt", "AT+QMTOPEN=?", "+QMTOPEN"},
-		{"cmqtt", "AT+CMQTTCONNECT=?", "+CMQTTCONNECT"},
-		{"mqtt", "AT+MQTTCFG=?", "+MQTTCFG"},
-		{"airm2m", "AT+MCONFIG=?", "+MCONFIG"},
-	} {
-		_, err := m.ask(ctx, e, at.Command{Text: d.probe, Prefixes: []string{d.prefix}})
-		switch {
-		case err == nil && d.name == "ecmt":
-			m.learn(func(s *Status) { s.Dialect = d.name })
-			return nil
-		case err == nil:
-			return needsPerson{fmt.Errorf("the module speaks the MQTT commands %q, which are not supported yet; "+
-				"use it as a network interface (PPP or USB) and set interface on the upstream", d.name)}
-		case !at.IsRejection(err):
-			return err
-		}
-	}
-	return needsPerson{errors.New("the module has no MQTT commands that are known here; " +
-		"use it as a network interface (PPP or USB) and set interface on the upstream")}
 }

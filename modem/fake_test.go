@@ -49,6 +49,8 @@ func registered(t *testing.T) *fake {
 		"AT+CGPADDR=1":  "\r\n+CGPADDR: 1,\"10.1.2.3\"\r\n" + ok,
 		"AT+COPS?":      "\r\n+COPS: 0,0,\"TESTNET\",7\r\n" + ok,
 		"AT+CSQ":        "\r\n+CSQ: 20,99\r\n" + ok,
+		"AT+QIOPEN=?":   "\r\nERROR\r\n",
+		"AT+ECSOCR=?":   "\r\nERROR\r\n",
 		"AT+ECMTCFG=?":  "\r\n+ECMTCFG:\r\n" + ok,
 		"AT+ECMTCONN?":  "\r\n+ECMTCONN:0,4\r\n" + ok,
 		"AT+ECMTDISC":   "\r\n+CME ERROR: 3\r\n",

@@ -1,10 +1,12 @@
-// Package modem drives an LTE CAT1 module on a serial port with AT commands and
-// carries MQTT through the module's own client.
+// Package modem drives an LTE CAT1 module on a serial port with AT commands. It
+// carries MQTT through the module's own client, or any protocol over TCP through
+// a socket of the module.
 //
-//	Run        supervisor: opens the port, brings the module up, watches, recovers
-//	  at.Engine  one per opened port; its dispatch goroutine calls Modem.urc
-//	Connect    waits until the module is registered, then opens one Session
-//	  Session    publishes, subscribes, receives; ends with the module's epoch
+//	Run          supervisor: opens the port, brings the module up, watches, recovers
+//	  at.Engine    one per opened port; its dispatch goroutine calls Modem.urc
+//	Connect      waits until the module is registered, then opens one Session
+//	  Session      publishes, subscribes, receives; ends with the module's epoch
+//	DialContext  the same for a TCP connection: a net.Conn
 //
 // An epoch is the time in which what the module knows of a connection can be
 // trusted. A reboot, a lost link, a reconnect that the firmware made by itself
@@ -48,7 +50,10 @@ type Options struct {
 	MemoryFile string
 	// Dialect of the module's MQTT commands: "auto" (or "") or "ecmt".
 	Dialect string
-	Logger  *slog.Logger
+	// Mode is how MQTT is to be carried: "mqtt" needs a dialect, "socket" the
+	// commands for sockets, "auto" (or "") one of the two.
+	Mode   string
+	Logger *slog.Logger
 	// Open opens the wire; nil opens Port. Close of what it returns must
 	// unblock its Read and Write.
 	Open func(ctx context.Context) (io.ReadWriteCloser, error)
@@ -117,8 +122,10 @@ type Modem struct {
 	o   Options
 	log *slog.Logger
 
-	// connecting is a token of one: there is one connection at a time.
-	connecting chan struct{}
+	// connecting is a token of one: there is one MQTT connection at a time.
+	// dialing is another, for the opening of sockets.
+	connecting, dialing chan struct{}
+	socketsRunning      sync.WaitGroup
 
 	memory *memory
 
@@ -132,11 +139,13 @@ type Modem struct {
 
 	mu      sync.Mutex
 	running bool
-	link    *link         // the life under way; nil without a port
-	up      bool          // link is registered and may be used
-	problem error         // why it is not up
-	changed chan struct{} // closed and replaced when up, link or status changes
-	session *Session      // the connection under way; nil if none
+	link    *link           // the life under way; nil without a port
+	up      bool            // link is registered and may be used
+	problem error           // why it is not up
+	changed chan struct{}   // closed and replaced when up, link or status changes
+	session *Session        // the connection under way; nil if none
+	conns   map[int]*socket // open sockets, by their number in the module
+	acks    bool            // the module acknowledges what is sent through sockets
 	status  Status
 	proved  bool // a connection was made since the last look of Run
 	wedges  int  // openings without a result, one after the other
@@ -148,6 +157,9 @@ type Modem struct {
 type link struct {
 	e    *at.Engine
 	port io.ReadWriteCloser // without its trace; the engine owns it
+	// sockets are the commands for sockets that the firmware has; nil without.
+	// Set by the bring-up, before the link is up.
+	sockets socketCommands
 	// ending has the first reason why the life, or the bring-up that it is
 	// built on, must end.
 	ending chan error
@@ -178,6 +190,11 @@ func New(o Options) (*Modem, error) {
 	default:
 		return nil, fmt.Errorf("modem %q: there is no dialect %q; use \"auto\" or \"ecmt\"", o.Name, o.Dialect)
 	}
+	switch o.Mode {
+	case "", "auto", "mqtt", "socket":
+	default:
+		return nil, fmt.Errorf("modem %q: there is no mode %q; use \"auto\", \"mqtt\" or \"socket\"", o.Name, o.Mode)
+	}
 	switch o.APNAuth {
 	case "", "auto", "pap", "chap":
 	default:
@@ -202,6 +219,8 @@ func New(o Options) (*Modem, error) {
 		o:          o,
 		log:        o.Logger.With("modem", o.Name),
 		connecting: make(chan struct{}, 1),
+		dialing:    make(chan struct{}, 1),
+		conns:      make(map[int]*socket),
 		changed:    make(chan struct{}),
 		problem:    errors.New("the modem was not started"),
 		status:     Status{Name: o.Name, Port: o.Port, State: StateDown, Since: time.Now()},
@@ -210,6 +229,7 @@ func New(o Options) (*Modem, error) {
 	m.baud = m.memory.baud(o.Baud)
 	m.status.Baud = m.baud
 	m.connecting <- struct{}{}
+	m.dialing <- struct{}{}
 	return m, nil
 }
 

@@ -121,6 +121,7 @@ func (m *Modem) engineOptions() at.Options {
 		Logger:   m.log,
 		URC:      m.urc,
 		Open:     openPayload,
+		Boot:     isBoot,
 		Timeout:  t.Command,
 		Idle:     t.Idle,
 		Gap:      t.Gap,
@@ -134,10 +135,13 @@ func (m *Modem) closeLink(l *link) {
 	m.mu.Lock()
 	s := m.session
 	m.mu.Unlock()
+	closed := errors.New("the AT port was closed")
 	if s != nil {
-		s.fail(errors.New("the AT port was closed"))
+		s.fail(closed)
 	}
+	m.endSockets(closed)
 	l.e.Close()
+	m.socketsRunning.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.status.Counters.add(l.e.Stats())
@@ -167,9 +171,13 @@ func (m *Modem) down(err error) {
 	m.setStateLocked(StateDown)
 	m.changedLocked()
 	m.mu.Unlock()
-	if s != nil && err != nil {
+	if err == nil {
+		return
+	}
+	if s != nil {
 		s.fail(err)
 	}
+	m.endSockets(err)
 }
 
 // count keeps the ladder. A connection that was made in between proves the

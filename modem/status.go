@@ -72,6 +72,7 @@ type Status struct {
 	Since   time.Time `json:"since"`
 	Problem string    `json:"problem,omitempty"` // why it is not ready, and what to try
 	Dialect string    `json:"dialect,omitempty"`
+	Sockets string    `json:"sockets,omitempty"` // the commands for TCP sockets: qi, ecso
 
 	Model        Fact   `json:"model"`
 	Firmware     Fact   `json:"firmware"`

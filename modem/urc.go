@@ -22,6 +22,9 @@ func (m *Modem) urc(l at.Line) {
 		m.rebooted(link)
 		return
 	}
+	if m.socketURC(link, l) {
+		return
+	}
 	args := func() []string { return at.Args(l.Text) }
 	switch at.Name(l.Text) {
 	case "+CEREG":
@@ -78,10 +81,12 @@ func (m *Modem) endLink(l *link, err error) {
 	}
 }
 
+// endSession ends what is open through the module: its epoch is over.
 func (m *Modem) endSession(s *Session, err error) {
 	if s != nil {
 		s.fail(err)
 	}
+	m.endSockets(err)
 }
 
 func (m *Modem) registration(args []string) {

@@ -1,6 +1,9 @@
 package sim
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // The codes of +CME ERROR that the module gives (3GPP TS 27.007 9.2).
 const (
@@ -41,6 +44,8 @@ const urcFirstBy = 250 * time.Millisecond
 type reply struct {
 	lines []string
 	then  []func()
+	raw   []byte // stands behind the last line
+	final string // instead of OK
 }
 
 func (r *reply) add(line string) { r.lines = append(r.lines, line) }
@@ -55,6 +60,8 @@ type outcome struct {
 	wait func(done func(code int))
 	// data asks for a prompt.
 	data *dataMode
+	// final, if not empty, is the final result instead of OK or an error.
+	final string
 }
 
 var (
@@ -112,6 +119,15 @@ var (
 		"+ECMTCONN": (*Module).ecmtConn, "+ECMTDISC": (*Module).ecmtDisc,
 		"+ECMTCLOSE": (*Module).ecmtClose, "+ECMTSUB": (*Module).ecmtSub,
 		"+ECMTUNS": (*Module).ecmtUns, "+ECMTPUB": (*Module).ecmtPub,
+
+		"+ECSOCR": (*Module).ecsoCreate, "+ECSOCO": (*Module).ecsoConnect,
+		"+ECSOSD": (*Module).ecsoSend, "+ECSORF": (*Module).ecsoRead,
+		"+ECSOCL": (*Module).ecsoClose, "+ECSONMI": (*Module).ecsoNotify,
+		"+ECDNS": (*Module).ecdns,
+
+		"+QIOPEN": (*Module).qiOpen, "+QISEND": (*Module).qiSend,
+		"+QIRD": (*Module).qiRead, "+QICLOSE": (*Module).qiClose,
+		"+QIACT": (*Module).qiAct,
 	}
 	// plainSettings are kept and read back; nothing else comes of them.
 	plainSettings = map[string]string{
@@ -123,6 +139,9 @@ var (
 
 func (m *Module) dispatch(c call, r *reply) outcome {
 	m.log.Debug("command", "name", c.name)
+	if !m.has(c.name) {
+		return outcome{code: cmeNotSupported}
+	}
 	h, ok := extendedCommands[c.name]
 	if !ok {
 		h, ok = basicCommands[c.name]
@@ -134,6 +153,18 @@ func (m *Module) dispatch(c call, r *reply) outcome {
 		return m.plain(c, r)
 	}
 	return outcome{code: cmeNotSupported}
+}
+
+// has reports whether this firmware was built with a command.
+func (m *Module) has(name string) bool {
+	sockets := ""
+	switch {
+	case strings.HasPrefix(name, "+ECSO"):
+		sockets = SocketsECSO
+	case strings.HasPrefix(name, "+QI"):
+		sockets = SocketsQI
+	}
+	return sockets == "" || sockets == m.opt.Sockets
 }
 
 func ignore(*Module, call, *reply) outcome { return done }

@@ -14,6 +14,9 @@ const (
 type dataMode struct {
 	buf  []byte
 	over bool
+	// need is the number of bytes, where the command has counted them: then no
+	// byte has a meaning.
+	need int
 	// send takes the bytes, without the Ctrl-Z.
 	send func(b []byte, over bool) outcome
 }
@@ -43,6 +46,22 @@ func (m *Module) feedData(c chunk) {
 	}
 	if m.set.echo { // 3GPP TS 27.005 3.5.1: echo holds for data as well
 		m.emit(bytes.Clone(c.b))
+	}
+	if d.need > 0 {
+		n := min(d.need-len(d.buf), len(c.b))
+		d.buf = append(d.buf, c.b[:n]...)
+		if len(d.buf) < d.need {
+			return
+		}
+		l.data = nil
+		m.settle(d.send(d.buf, false))
+		if rest := c.b[n:]; len(rest) > 0 { // what comes behind is a command
+			l.pending = append([]chunk{{rest, c.sent}}, l.pending...)
+			l.waiting += len(rest)
+			l.feeding = false
+			m.resume()
+		}
+		return
 	}
 	last := c.b[len(c.b)-1]
 	b := c.b

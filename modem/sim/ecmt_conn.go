@@ -180,6 +180,7 @@ func (m *Module) breakSession() {
 	if s := m.mq.sess; s != nil {
 		m.lost(s, true)
 	}
+	m.breakSockets()
 }
 
 // reconnect is the firmware's own: TCP, then CONNECT with the stored login.

@@ -163,6 +163,9 @@ func (m *Module) execute(line []byte) {
 // finish writes the reply with its final result, or arranges for that.
 func (m *Module) finish(r *reply, o outcome) {
 	m.line.busy = true
+	if o.final != "" {
+		r.final = o.final
+	}
 	switch {
 	case m.snaps(m.traps.LateOK):
 		m.after(m.opt.LateBy, func() { m.final(r, o.code) })
@@ -181,10 +184,15 @@ func (m *Module) final(r *reply, code int) {
 		}
 		b = appendLine(b, s)
 	}
+	b = append(b, r.raw...)
 	if m.snaps(m.traps.URCInReply) {
 		b = m.appendURC(b, m.strayURC())
 	}
-	b = appendLine(b, m.finalText(code))
+	if r.final != "" && code == 0 {
+		b = appendLine(b, r.final)
+	} else {
+		b = appendLine(b, m.finalText(code))
+	}
 	m.line.finalAt = m.emit(m.garble(b))
 	m.line.busy = false
 	for _, f := range r.then {

@@ -38,6 +38,10 @@ type Options struct {
 	// NoSIM is a module with an empty SIM holder.
 	NoSIM bool
 
+	// Sockets are the commands for TCP sockets that the firmware has:
+	// SocketsECSO (or ""), SocketsQI, or SocketsNone.
+	Sockets string
+
 	// Seed makes the random traps and the boot garbage repeatable.
 	Seed int64
 	// Traps are on from the start; see SetTraps.
@@ -85,6 +89,7 @@ func (o *Options) fill() {
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext
 	}
+	str(&o.Sockets, SocketsECSO)
 	str(&o.IMEI, "860000000000017")
 	str(&o.ICCID, "89860000000000000018")
 	str(&o.IMSI, "001010000000017")
@@ -120,6 +125,7 @@ type Module struct {
 	radio  radio
 	mq     *mqttContext
 	refuse byte
+	socks  sockets
 }
 
 // errClosed is what a control call on a closed module would report, were there
@@ -131,6 +137,11 @@ var errClosed = errors.New("sim: module is closed")
 // later registration announces. Close must be called.
 func New(o Options) (*Module, error) {
 	o.fill()
+	switch o.Sockets {
+	case SocketsECSO, SocketsQI, SocketsNone:
+	default:
+		return nil, fmt.Errorf("sim: there are no sockets %q; ecso, qi and none there are", o.Sockets)
+	}
 	if o.Baud < 0 {
 		return nil, fmt.Errorf("sim: a baud rate of %d is impossible; give 0 for an unpaced line", o.Baud)
 	}
@@ -157,6 +168,7 @@ func assemble(o Options, u *uart) *Module {
 		mq:    newContext(ctx),
 		radio: radio{link: true},
 	}
+	m.socks.reset()
 	m.stats.init()
 	m.sched.init()
 	m.set.reset()
@@ -193,6 +205,7 @@ func (m *Module) Reboot() { _ = m.do(m.reboot) }
 
 // run is the engine: it owns the state of the module.
 func (m *Module) run() {
+	defer m.dropSockets()
 	defer m.dropSession()
 	for {
 		select {

@@ -144,6 +144,13 @@ func (u *uart) put(b []byte) int64 {
 	return u.queued
 }
 
+// waiting is how much was put and not transmitted.
+func (u *uart) waiting() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.out)
+}
+
 // cut discards what has not been transmitted: the power is gone.
 func (u *uart) cut() {
 	u.mu.Lock()

@@ -18,6 +18,7 @@ func (m *Module) reboot() {
 	m.stats.count(func(s *Stats) { s.Reboots++ })
 	m.sched.clear()
 	m.dropSession()
+	m.dropSockets()
 	m.mq = newContext(m.ctx)
 	m.uart.cut()
 	m.line = lineState{off: true, fresh: true}

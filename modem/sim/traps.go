@@ -41,6 +41,10 @@ type Traps struct {
 	DeadNAT        Odds // connections that were open in an outage never carry a byte again
 	QuietReconnect Odds // the firmware reconnects without +ECMTSTAT
 	SpontaneousBye Odds // a lost connection is reported as +ECMTDISC: 0,0 and given up
+	SocketErrors   Odds // +SOCKET ERROR: n instead of +CME ERROR: 3
+	PushedBytes    Odds // +ECSONMI has the bytes with it, whatever was asked for
+	NoSendAcks     Odds // no +ECSOSTR ever
+	SendInfo       Odds // QISEND is answered with OK, and +QISEND follows
 	BaudMatters    Odds // a host at another baud rate than the module's hears and sends noise
 }
 
@@ -78,6 +82,10 @@ var trapFields = []trapField{
 	{Trap{"dead-nat", "connections never carry a byte again after an outage"}, func(t *Traps) *Odds { return &t.DeadNAT }},
 	{Trap{"quiet-reconnect", "the firmware reconnects without +ECMTSTAT"}, func(t *Traps) *Odds { return &t.QuietReconnect }},
 	{Trap{"spontaneous-bye", "a lost connection is reported as +ECMTDISC: 0,0"}, func(t *Traps) *Odds { return &t.SpontaneousBye }},
+	{Trap{"socket-errors", "sockets fail with +SOCKET ERROR"}, func(t *Traps) *Odds { return &t.SocketErrors }},
+	{Trap{"pushed-bytes", "sockets push what has come"}, func(t *Traps) *Odds { return &t.PushedBytes }},
+	{Trap{"no-send-acks", "sends through sockets are not acknowledged"}, func(t *Traps) *Odds { return &t.NoSendAcks }},
+	{Trap{"send-info", "QISEND is answered with OK, and +QISEND follows"}, func(t *Traps) *Odds { return &t.SendInfo }},
 	{Trap{"baud-matters", "a wrong baud rate gives noise both ways"}, func(t *Traps) *Odds { return &t.BaudMatters }},
 }
 

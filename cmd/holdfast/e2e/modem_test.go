@@ -14,6 +14,7 @@ const modemRoute = `
 [[modem]]
 name = "lte"
 port = %q
+mode = %q
 [[bridge]]
 name = "cloud"
   [[bridge.upstream]]
@@ -32,9 +33,9 @@ name = "cloud"
 `
 
 // newModule starts a simulated module, unpaced.
-func newModule(t *testing.T) *sim.Module {
+func newModule(t *testing.T, sockets string) *sim.Module {
 	t.Helper()
-	m, err := sim.New(sim.Options{Logger: slog.New(slog.DiscardHandler)})
+	m, err := sim.New(sim.Options{Sockets: sockets, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,42 +47,77 @@ func newModule(t *testing.T) *sim.Module {
 	return m
 }
 
+// modemModes are the ways through a module, and the module that has them.
+var modemModes = []struct{ name, mode, sockets string }{
+	{"its own client", "mqtt", sim.SocketsECSO},
+	{"ecso", "auto", sim.SocketsECSO},
+	{"qi", "socket", sim.SocketsQI},
+}
+
 func TestFiveHundredMessagesGoThroughTheModuleDespiteOutageRebootAndKill(t *testing.T) {
-	up := newMosquitto(t)
-	up.start()
-	m := newModule(t)
-	g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), up.address))
-	g.start()
-	k := newCollector(t)
-	k.attach(up.address, "gw/s/#")
-	c := connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
-	publishAll(t, c, "p", "s/p", 100, 20)
-	eventually(t, "the first messages are through", func() bool { return k.distinct() >= 50 }, g.tail)
-	m.SetLink(false)
-	publishAll(t, c, "q", "s/q", 100, 20)
-	g.end(syscall.SIGKILL)
-	g.start()
-	c = connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
-	publishAll(t, c, "r", "s/r", 100, 20)
-	m.SetLink(true)
-	eventually(t, "messages flow again", func() bool { return k.distinct() >= 150 }, g.tail)
-	m.Reboot()
-	publishAll(t, c, "s", "s/s", 100, 20)
-	publishAll(t, c, "t", "s/t", 100, 20)
-	k.check(100, "p", "q", "r", "s", "t")
-	g.drained()
+	for _, mode := range modemModes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			up := newMosquitto(t)
+			up.start()
+			m := newModule(t, mode.sockets)
+			g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), mode.mode, up.address))
+			g.start()
+			k := newCollector(t)
+			k.attach(up.address, "gw/s/#")
+			c := connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
+			publishAll(t, c, "p", "s/p", 100, 20)
+			eventually(t, "the first messages are through", func() bool { return k.distinct() >= 50 }, g.tail)
+			m.SetLink(false)
+			publishAll(t, c, "q", "s/q", 100, 20)
+			g.end(syscall.SIGKILL)
+			g.start()
+			c = connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
+			publishAll(t, c, "r", "s/r", 100, 20)
+			m.SetLink(true)
+			eventually(t, "messages flow again", func() bool { return k.distinct() >= 150 }, g.tail)
+			m.Reboot()
+			publishAll(t, c, "s", "s/s", 100, 20)
+			publishAll(t, c, "t", "s/t", 100, 20)
+			k.check(100, "p", "q", "r", "s", "t")
+			g.drained()
+		})
+	}
 }
 
 func TestCommandsComeDownThroughTheModule(t *testing.T) {
+	for _, mode := range modemModes {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			up := newMosquitto(t)
+			up.start()
+			m := newModule(t, mode.sockets)
+			g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), mode.mode, up.address))
+			g.start()
+			eventually(t, "the bridge is connected", func() bool { return g.bridge().State == "connected" }, g.tail)
+			device := newCollector(t)
+			device.attach(g.address, "cmd/#")
+			cloud := connect(t, up.address, packet.Connect{ClientID: "cloud", CleanStart: true})
+			publishAll(t, cloud, "c", "gw/cmd/valve", 50, 1)
+			device.check(50, "c")
+		})
+	}
+}
+
+// Through a socket a command is acknowledged only when the gateway has it: none
+// is lost although the module reboots between them.
+func TestCommandsSurviveARebootOfTheModuleInSocketMode(t *testing.T) {
 	up := newMosquitto(t)
 	up.start()
-	m := newModule(t)
-	g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), up.address))
+	m := newModule(t, sim.SocketsECSO)
+	g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), "socket", up.address))
 	g.start()
 	eventually(t, "the bridge is connected", func() bool { return g.bridge().State == "connected" }, g.tail)
 	device := newCollector(t)
 	device.attach(g.address, "cmd/#")
 	cloud := connect(t, up.address, packet.Connect{ClientID: "cloud", CleanStart: true})
-	publishAll(t, cloud, "c", "gw/cmd/valve", 50, 1)
-	device.check(50, "c")
+	publishAll(t, cloud, "c", "gw/cmd/valve", 100, 10)
+	m.Reboot()
+	publishAll(t, cloud, "d", "gw/cmd/valve", 100, 10)
+	device.check(100, "c", "d")
 }

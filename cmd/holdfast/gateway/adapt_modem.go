@@ -22,8 +22,8 @@ import (
 func modemOptions(c configs.Modem, dataDir string, log *slog.Logger) modem.Options {
 	o := modem.Options{
 		Name: c.Name, Port: c.Port, Baud: c.Baud, BaudSwitch: c.BaudSwitch, FlowControl: c.FlowControl,
-		Dialect: c.Dialect,
-		APN:     c.APN, APNUser: c.APNUser, APNPassword: c.APNPassword.Reveal(), APNAuth: c.APNAuth,
+		Dialect: c.Dialect, Mode: c.Mode,
+		APN: c.APN, APNUser: c.APNUser, APNPassword: c.APNPassword.Reveal(), APNAuth: c.APNAuth,
 		PIN:        c.PIN.Reveal(),
 		MemoryFile: filepath.Join(dataDir, "modem", c.Name+".json"),
 		Logger:     log.With("part", "modem"),
@@ -53,12 +53,47 @@ func powerCommand(name, command string) func(context.Context) error {
 	}
 }
 
-// powerWait bounds power_command.
-const powerWait = time.Minute
+const (
+	// powerWait bounds power_command.
+	powerWait = time.Minute
+	// modemConnectWait is for a connection and its login through a socket inside a
+	// module, which takes up to 75 s for the name and the connection alone.
+	modemConnectWait = 2 * time.Minute
+)
 
-// throughModem is bridge.Connect through the MQTT client inside a module. The
+// throughModem is the way to an upstream through a module: with our own MQTT
+// client over a socket inside it, or with the module's own. Where the mode is
+// left to the gateway, the socket is better: it gives real acknowledgements both
+// ways and carries every byte.
+func (g *Gateway) throughModem(m *modem.Modem, b configs.Bridge, u configs.Upstream, loops bool) bridge.Connect {
+	inside := insideModem(m, b, u, clientID(b, u))
+	over := g.overNetwork(b, u, loops, m.DialContext)
+	mode := ""
+	for _, c := range g.cfg.Modems {
+		if c.Name == u.Via {
+			mode = c.Mode
+		}
+	}
+	if mode == configs.ModeMQTT {
+		return inside
+	}
+	return func(ctx context.Context, receive bridge.Receive) (bridge.Upstream, error) {
+		// Until the module is registered nobody knows what it has, and the time
+		// for the login has not begun.
+		socket, err := m.HasSocket(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case socket || mode == configs.ModeSocket:
+			return over(ctx, receive)
+		}
+		return inside(ctx, receive)
+	}
+}
+
+// insideModem is bridge.Connect through the MQTT client inside a module. The
 // session is a bridge.Upstream as it is.
-func throughModem(m *modem.Modem, b configs.Bridge, u configs.Upstream, clientID string) bridge.Connect {
+func insideModem(m *modem.Modem, b configs.Bridge, u configs.Upstream, clientID string) bridge.Connect {
 	return func(ctx context.Context, receive bridge.Receive) (bridge.Upstream, error) {
 		host, port, err := hostPort(u.URL)
 		if err != nil {

@@ -154,7 +154,7 @@ func whenFull(s string) storage.WhenFull {
 func (g *Gateway) connector(b configs.Bridge, u configs.Upstream, loops bool) bridge.Connect {
 	for _, m := range g.modems {
 		if m.Status().Name == u.Via {
-			return throughModem(m, b, u, clientID(b, u))
+			return g.throughModem(m, b, u, loops)
 		}
 	}
 	return g.overNetwork(b, u, loops, nil)
@@ -174,10 +174,14 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, 
 	if b.Password.IsSet() {
 		password = func() (string, error) { return b.Password.Reveal(), nil }
 	}
+	wait := time.Duration(0) // the client's own
+	if dial != nil {
+		wait = modemConnectWait
+	}
 	return bridge.PahoConnect(bridge.PahoOptions{
 		URL: u.URL, ClientID: clientID(b, u), Username: b.Username, Password: password,
 		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, BridgeBit: loops,
-		Dial: dial, MaxPacket: int(g.cfg.Limits.MaxPacketSize),
+		Dial: dial, ConnectTimeout: wait, MaxPacket: int(g.cfg.Limits.MaxPacketSize),
 		Logger: g.log.With("part", "bridge", "bridge", b.Name),
 	})
 }

@@ -1,0 +1,89 @@
+package modem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"holdfast/modem/at"
+)
+
+// detect finds out by asking what the firmware has: the same chip is sold with
+// several. Whatever one bring-up finds holds for its link.
+func (m *Modem) detect(ctx context.Context, l *link) error {
+	if m.o.Mode != "mqtt" {
+		if err := m.detectSockets(ctx, l); err != nil {
+			return err
+		}
+	}
+	m.learn(func(s *Status) {
+		if s.Sockets = ""; l.sockets != nil {
+			s.Sockets = l.sockets.name()
+		}
+	})
+	if m.o.Mode == "socket" {
+		if l.sockets == nil {
+			return needsPerson{fmt.Errorf("%w; set mode = \"mqtt\", or use it as a network interface "+
+				"(PPP or USB) and set interface on the upstream", errNoSocket)}
+		}
+		return nil
+	}
+	err := m.detectDialect(ctx, l.e)
+	var person needsPerson
+	if errors.As(err, &person) && l.sockets != nil {
+		return nil // the sockets do
+	}
+	return err
+}
+
+// detectSockets looks for TCP sockets. Firmware that has both kinds is rare; the
+// one whose bytes cross the line as they are comes first.
+func (m *Modem) detectSockets(ctx context.Context, l *link) error {
+	l.sockets = nil
+	for _, c := range []struct {
+		probe, prefix string
+		commands      socketCommands
+	}{
+		{"AT+QIOPEN=?", "+QIOPEN", &qiSockets{m: m, e: l.e}},
+		{"AT+ECSOCR=?", "+ECSOCR", &ecsoSockets{m: m, e: l.e}},
+	} {
+		_, err := m.ask(ctx, l.e, at.Command{Text: c.probe, Prefixes: []string{c.prefix}})
+		switch {
+		case err == nil:
+			l.sockets = c.commands
+			return nil
+		case !at.IsRejection(err):
+			return err
+		}
+	}
+	return nil
+}
+
+// detectDialect finds the MQTT dialect. One that was configured is believed.
+func (m *Modem) detectDialect(ctx context.Context, e *at.Engine) error {
+	if d := m.o.Dialect; d != "" && d != "auto" {
+		m.learn(func(s *Status) { s.Dialect = d })
+		return nil
+	}
+	for _, d := range []struct{ name, probe, prefix string }{
+		{"ecmt", "AT+ECMTCFG=?", "+ECMTCFG"},
+		{"qmt", "AT+QMTOPEN=?", "+QMTOPEN"},
+		{"cmqtt", "AT+CMQTTCONNECT=?", "+CMQTTCONNECT"},
+		{"mqtt", "AT+MQTTCFG=?", "+MQTTCFG"},
+		{"airm2m", "AT+MCONFIG=?", "+MCONFIG"},
+	} {
+		_, err := m.ask(ctx, e, at.Command{Text: d.probe, Prefixes: []string{d.prefix}})
+		switch {
+		case err == nil && d.name == "ecmt":
+			m.learn(func(s *Status) { s.Dialect = d.name })
+			return nil
+		case err == nil:
+			return needsPerson{fmt.Errorf("the module speaks the MQTT commands %q, which are not supported yet; "+
+				"use it as a network interface (PPP or USB) and set interface on the upstream", d.name)}
+		case !at.IsRejection(err):
+			return err
+		}
+	}
+	return needsPerson{errors.New("the module has no MQTT commands that are known here; " +
+		"use it as a network interface (PPP or USB) and set interface on the upstream")}
+}
