@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,21 +53,27 @@ const retry = 20 * time.Millisecond
 func (w *worker) publish(p int) {
 	source := sourceName(w.life, p)
 	again := time.NewTicker(retry)
+	said := &prefix{}
 	for seq := uint64(1); ; {
-		results := make(chan error, batchSize)
+		if w.spill && (publisherQoS(p) == 2 || retains(p)) {
+			<-again.C // else all that waits is written with it at once
+		}
+		results := make(chan result, batchSize)
 		sent := 0
 		for ; sent < batchSize; sent++ {
-			if err := w.offer(p, source, seq+uint64(sent), results); err != nil {
+			if err := w.offer(p, source, seq+uint64(sent), said, results); err != nil {
 				break
 			}
 		}
 		good, failed := uint64(0), sent < batchSize
-		for range sent { // done is called in order
-			if err := <-results; err != nil {
-				failed = true
-			} else if !failed {
-				good++
-			}
+		var safe [batchSize]bool
+		for range sent {
+			r := <-results
+			safe[r.seq-seq] = r.err == nil
+			failed = failed || r.err != nil
+		}
+		for good < batchSize && safe[good] {
+			good++
 		}
 		if publisherQoS(p) == 2 && good > 0 {
 			w.forget(p, seq, seq+good)
@@ -77,7 +84,32 @@ func (w *worker) publish(p int) {
 	}
 }
 
-func (w *worker) offer(p int, source string, seq uint64, results chan<- error) error {
+type result struct {
+	seq uint64
+	err error
+}
+
+// prefix is how far a source was promised without a gap: with spill one message
+// may be promised before an older one.
+type prefix struct {
+	mu   sync.Mutex
+	last uint64
+	more map[uint64]bool
+}
+
+func (f *prefix) add(seq uint64) (last uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.more == nil {
+		f.more = map[uint64]bool{}
+	}
+	for f.more[seq] = true; f.more[f.last+1]; f.last++ {
+		delete(f.more, f.last+1)
+	}
+	return f.last
+}
+
+func (w *worker) offer(p int, source string, seq uint64, said *prefix, results chan<- result) error {
 	m := &holdfast.Message{Topic: "t/" + source, Payload: content(source, seq), QoS: publisherQoS(p), Received: time.Now()}
 	pub := &holdfast.Publication{Msg: m}
 	var appends []storage.Append
@@ -95,9 +127,9 @@ func (w *worker) offer(p int, source string, seq uint64, results chan<- error) e
 	}
 	err := w.s.Publish(pub, appends, func(err error) {
 		if err == nil && !w.early {
-			w.v.note("safe %s %d", source, seq)
+			w.v.note("safe %s %d", source, said.add(seq))
 		}
-		results <- err
+		results <- result{seq, err}
 	})
 	if err == nil && w.early {
 		w.v.say("safe %s %d", source, seq)
@@ -141,6 +173,37 @@ func (w *worker) take(name string, q *storage.Queue) {
 			}
 			w.v.say("got %s %s %d", name, source, seq)
 			q.Ack(it.ID)
+		}
+	}
+}
+
+// takeAtOnce takes messages out as they come, and stops now and then.
+func (w *worker) takeAtOnce(name string, q *storage.Queue) {
+	ready := make(chan struct{}, 1)
+	q.Notify(func() {
+		select {
+		case ready <- struct{}{}:
+		default:
+		}
+	})
+	for n := 0; ; n++ {
+		it, ok, err := q.TryNext()
+		if err != nil || !ok {
+			<-ready
+			continue
+		}
+		source, seq, err := stamp(it.Msg.Payload)
+		if err != nil {
+			w.v.say("bad %s %v", name, err)
+		}
+		w.v.say("got %s %s %d", name, source, seq)
+		q.Ack(it.ID)
+		if n%50 == 0 {
+			w.v.say("direct %d", w.s.Stats().Direct)
+		}
+		if rand.IntN(2000) == 0 {
+			stopped := time.NewTimer(time.Duration(rand.IntN(200)) * time.Millisecond)
+			<-stopped.C
 		}
 	}
 }

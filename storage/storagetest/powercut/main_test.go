@@ -14,6 +14,7 @@ const (
 	envBase  = "HOLDFAST_POWERCUT_BASE"  // the file with the disk's first content
 	envStore = "HOLDFAST_POWERCUT_STORE" // the folder of the store
 	envLife  = "HOLDFAST_POWERCUT_LIFE"  // the number of the program's life; 0 only looks
+	envSpill = "HOLDFAST_POWERCUT_SPILL" // set: the store runs in spill mode
 	envEarly = "HOLDFAST_POWERCUT_EARLY" // set: promise before the commit, which must be noticed
 )
 

@@ -17,9 +17,10 @@ import (
 )
 
 var (
-	cuts   = flag.Int("cuts", shortCuts, "how many times the power is cut")
-	images = flag.Int("images", shortImages, "how many disks are tried after each cut")
-	seed   = flag.Uint64("seed", 0, "repeat the decisions of a run; 0 is a new one")
+	cuts     = flag.Int("cuts", shortCuts, "how many times the power is cut")
+	images   = flag.Int("images", shortImages, "how many disks are tried after each cut")
+	syncMode = flag.String("sync", "", "always or spill in all lives; default: by the seed, in each life anew")
+	seed     = flag.Uint64("seed", 0, "repeat the decisions of a run; 0 is a new one")
 )
 
 // startWait is how long the program may take until its first promise.
@@ -39,11 +40,13 @@ type trial struct {
 	life  int
 	again bool // commits have failed: repetitions are allowed
 	early bool // negative control
+	spill bool // the next life runs in spill mode
 	// atWork: the clock of a cut begins with the first promise, not with the
 	// start of the program, and then these faults begin.
 	atWork *faults
 
 	cuts, recoveryCuts, images int
+	spills, direct             int // lives in spill mode, and messages that went without the disk
 	promised, lost             uint64
 	faults                     []string
 }
@@ -59,8 +62,8 @@ func newTrial(t *testing.T, s uint64) *trial {
 func (c *trial) report() {
 	c.t.Helper()
 	c.count()
-	c.t.Logf("%d cuts (%d of them before the store was open), %d images (%d repaired by e2fsck), %d messages promised, %d lost, %d faults",
-		c.cuts, c.recoveryCuts, c.images, c.repaired, c.promised, c.lost, len(c.faults))
+	c.t.Logf("%d cuts (%d of them before the store was open, %d with spill), %d images (%d repaired by e2fsck), %d messages promised (%d at least without the disk), %d lost, %d faults",
+		c.cuts, c.recoveryCuts, c.spills, c.images, c.repaired, c.promised, c.direct, c.lost, len(c.faults))
 }
 
 // count adds up what was promised on one disk.
@@ -68,6 +71,7 @@ func (c *trial) count() {
 	for _, n := range c.h.safe {
 		c.promised += n
 	}
+	c.direct += c.h.direct
 	c.h = newHistory()
 }
 
@@ -84,6 +88,12 @@ func (c *trial) cutOnce(f faults, after time.Duration) {
 	c.t.Helper()
 	c.cuts++
 	c.life++
+	if c.spill = c.rng.IntN(2) == 0; *syncMode != "" {
+		c.spill = *syncMode == "spill"
+	}
+	if c.spill = c.spill && !c.early; c.spill {
+		c.spills++
+	}
 	c.h.opened = false
 	c.do(order{Do: "arm", Faults: f})
 	if err := c.mount(); err != nil {
@@ -163,6 +173,9 @@ func (c *trial) program(life string) *exec.Cmd {
 	if c.early {
 		cmd.Env = append(cmd.Env, envEarly+"=1")
 	}
+	if c.spill {
+		cmd.Env = append(cmd.Env, envSpill+"=1")
+	}
 	return cmd
 }
 
@@ -174,7 +187,7 @@ func (c *trial) try(kind int, s uint64) {
 	var faults []string
 	var lost uint64
 	if err := c.mount(); err != nil {
-		faults, lost = []string{err.Error()}, c.h.promised()
+		faults, lost = []string{err.Error()}, c.h.promised(nil)
 	} else {
 		cmd := c.program("0")
 		var stderr strings.Builder

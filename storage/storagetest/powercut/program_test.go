@@ -29,6 +29,8 @@ import (
 //	store LOST UNREADABLE LENGTH       LENGTH is that of the bridge's queue
 //	bad WORDS                          found, and must not be
 //	opened                             the end of what was found
+//	spill LIFE                         this life runs in spill mode
+//	direct N                           so many messages went without the disk till now
 //	want SOURCE SEQ                    about to be published
 //	safe SOURCE SEQ                    promised
 //	retain TOPIC SOURCE SEQ            about to be retained, with the want of the same
@@ -51,9 +53,14 @@ func sourceName(life string, p int) string { return life + "." + strconv.Itoa(p)
 // inboundID is the packet identifier of a QoS 2 message; it is used once.
 func inboundID(life int, seq uint64) uint16 { return uint16((uint64(life)*6000+seq)%65535) + 1 }
 
-func storeOptions(dir string) storage.Options {
+func storeOptions(dir string, spill bool) storage.Options {
+	sync := storage.Always
+	if spill {
+		sync = storage.Spill
+	}
 	// Small parts, so that batches, chunks and tails end often.
-	return storage.Options{Dir: dir, ChunkBytes: 256 << 10, TailBytes: 32 << 10, DropEvery: 100 * time.Millisecond, AckDelay: 10 * time.Millisecond}
+	return storage.Options{Dir: dir, ChunkBytes: 256 << 10, TailBytes: 32 << 10, DropEvery: 100 * time.Millisecond, AckDelay: 10 * time.Millisecond,
+		Sync: sync, SpillAfter: 50 * time.Millisecond}
 }
 
 func content(source string, seq uint64) []byte {
@@ -126,16 +133,17 @@ type worker struct {
 	life  string
 	n     int
 	early bool
+	spill bool
 }
 
 func program(dir, life string) error {
-	w := &worker{v: &voice{w: os.Stdout, more: make(chan struct{}, 1)}, life: life, early: os.Getenv(envEarly) != ""}
+	w := &worker{v: &voice{w: os.Stdout, more: make(chan struct{}, 1)}, life: life, early: os.Getenv(envEarly) != "", spill: os.Getenv(envSpill) != ""}
 	var err error
 	if w.n, err = strconv.Atoi(life); err != nil {
 		return err
 	}
 	go w.v.run() // ends with the process, like everything here
-	if w.s, err = storage.Open(storeOptions(dir)); err != nil {
+	if w.s, err = storage.Open(storeOptions(dir, w.spill)); err != nil {
 		return err
 	}
 	if w.q, err = w.s.Queue("bridge/a", storage.QueueOptions{Ledger: true}); err != nil {
@@ -146,6 +154,9 @@ func program(dir, life string) error {
 	}
 	if w.n == 0 {
 		return w.s.Close()
+	}
+	if w.spill {
+		w.v.say("spill %d", w.n)
 	}
 	if err := w.sessions(); err != nil {
 		return err
@@ -162,8 +173,12 @@ func program(dir, life string) error {
 	if err != nil {
 		return err
 	}
-	go w.take("bridge", w.q)
-	go w.take("one", one)
+	take := w.take
+	if w.spill {
+		take = w.takeAtOnce
+	}
+	go take("bridge", w.q)
+	go take("one", one)
 	w.takeTwo(two)
 	return nil
 }
