@@ -22,7 +22,8 @@ const wearPayload = 128
 
 // BenchmarkWear prints what a message costs an SD card: bytes that reach the
 // device for each byte of payload, and flushes for each commit, with 1, 10 and
-// 100 messages acknowledged together. Mosquitto stands beside it with autosave
+// 100 messages acknowledged together: while the upstream is away, and while it
+// answers, in both modes of storage.sync. Mosquitto stands beside it with autosave
 // every second, which acknowledges before anything is written. These figures
 // carry over to a card; messages a second do not.
 //
@@ -36,6 +37,16 @@ func BenchmarkWear(b *testing.B) {
 			g.start()
 			measureWear(b, g.process, g.address, "s/wear", group)
 		})
+		for _, sync := range []string{"always", "spill"} {
+			b.Run(fmt.Sprintf("%s-upstream-answers/%d", sync, group), func(b *testing.B) {
+				up := newMosquitto(b, "persistence false")
+				up.start()
+				g := newHoldfast(b, fmt.Sprintf("[storage]\nsync = %q\n", sync)+fmt.Sprintf(outRoute, up.address))
+				g.start()
+				eventually(b, "the bridge is connected", func() bool { return g.bridge().State == "connected" }, g.tail)
+				measureWear(b, g.process, g.address, "s/wear", group)
+			})
+		}
 		b.Run(fmt.Sprintf("mosquitto-autosave-1s/%d", group), func(b *testing.B) {
 			m := newMosquitto(b, "persistence true", "persistence_location "+b.TempDir()+"/", "autosave_interval 1")
 			m.start()
