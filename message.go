@@ -40,6 +40,9 @@ type Properties struct {
 	ResponseTopic   string
 	CorrelationData []byte
 	User            []UserProperty
+	// SubscriptionIDs are those of one subscriber, so that they are set in a
+	// delivery to it only, never by a publisher [MQTT-3.3.4-6].
+	SubscriptionIDs []uint32
 }
 
 // UserProperty is one name and value pair; names may repeat and keep their
@@ -51,12 +54,54 @@ type UserProperty struct{ Name, Value string }
 func (m *Message) Size() int {
 	n := len(m.Topic) + len(m.Payload) + len(m.Origin) + 64
 	if p := m.Properties; p != nil {
-		n += len(p.ContentType) + len(p.ResponseTopic) + len(p.CorrelationData) + 32
+		n += len(p.ContentType) + len(p.ResponseTopic) + len(p.CorrelationData) + 4*len(p.SubscriptionIDs) + 32
 		for _, u := range p.User {
 			n += len(u.Name) + len(u.Value) + 8
 		}
 	}
 	return n
+}
+
+// WithSubscriptionIDs is m for one subscriber, whose subscriptions with these
+// identifiers have matched; m itself if there are none.
+func (m *Message) WithSubscriptionIDs(ids []uint32) *Message {
+	if len(ids) == 0 {
+		return m
+	}
+	out, p := *m, Properties{}
+	if m.Properties != nil {
+		p = *m.Properties
+	}
+	p.SubscriptionIDs = ids
+	out.Properties = &p
+	return &out
+}
+
+// After is m when it has waited for that long: its Message Expiry Interval is
+// what is left of it [MQTT-3.3.2-6]. ok is false if nothing is: m must not be
+// sent any more [MQTT-3.3.2-5]. Seconds are counted when they are over.
+func (m *Message) After(waited time.Duration) (out *Message, ok bool) {
+	if m.Properties == nil || !m.Properties.HasExpiry {
+		return m, true
+	}
+	life := time.Duration(m.Properties.Expiry) * time.Second
+	if waited > life {
+		return nil, false
+	}
+	if waited < time.Second {
+		return m, true
+	}
+	c, p := *m, *m.Properties
+	p.Expiry -= uint32(waited / time.Second)
+	c.Properties = &p
+	return &c, true
+}
+
+// Will is the message that is published for a client that is lost.
+type Will struct {
+	Msg *Message
+	// Delay is the Will Delay Interval in seconds (MQTT 5, 3.1.3.2.2).
+	Delay uint32
 }
 
 // Lane is one of the three lanes of a queue. Order is kept within a lane only.
@@ -113,7 +158,8 @@ type Item struct {
 	ID ItemID
 	// Route is the bridge route that owns the message; "" in a session's queue.
 	Route string
-	// Msg has the topic, QoS and RETAIN flag to be sent with.
+	// Msg has the topic, QoS and RETAIN flag to be sent with. Its Message Expiry
+	// Interval is what was left of it when it was handed out [MQTT-3.3.2-6].
 	Msg *Message
 	// Again is true if the item may have been sent before: it was released, or
 	// was handed out before a restart as far as anyone can know.
@@ -145,6 +191,11 @@ type SessionState struct {
 	// Released are the positions in the session's queue for which PUBREC has
 	// come and PUBCOMP has not: only PUBREL may still be sent for them.
 	Released []uint64
+	// Detached: the session has had no connection since it was saved so. Away
+	// is how long that has surely been when the session was read; it is not
+	// looked at when it is saved.
+	Detached bool
+	Away     time.Duration
 }
 
 // NeverExpires is the Session Expiry Interval of a session without an end
@@ -158,6 +209,9 @@ type Delivery struct {
 	QoS byte
 	// Retain is the RETAIN flag that the subscriber is to see.
 	Retain bool
+	// SubscriptionIDs are the Subscription Identifiers of its subscriptions
+	// that have matched [MQTT-3.3.4-4].
+	SubscriptionIDs []uint32
 }
 
 // Inbound names a QoS 2 packet identifier of a durable session.
@@ -187,8 +241,9 @@ type SessionChange struct {
 	// Reset removes everything known of the session, its queue included,
 	// before the rest of the change is applied.
 	Reset bool
-	// Save, if not nil, stores subscriptions and expiry (Save.Subscriptions
-	// and Save.Expiry only), and creates the session if there is none.
+	// Save, if not nil, stores subscriptions, expiry and whether the session
+	// is detached from now on (Save.Subscriptions, Save.Expiry and
+	// Save.Detached only), and creates the session if there is none.
 	Save *SessionState
 	// ForgetInbound are packet identifiers whose PUBREL has come.
 	ForgetInbound []uint16

@@ -91,7 +91,8 @@ func defaultMaxBytes() Size {
 type Limits struct {
 	MaxPacketSize      Size `toml:"max_packet_size" min:"1KiB" max:"256KiB"`
 	MaxConnections     int  `toml:"max_connections" min:"1" max:"100000"`
-	MaxInflight        int  `toml:"max_inflight" min:"1" max:"65535"` // unacknowledged outbound QoS 1 and 2, per client
+	MaxInflight        int  `toml:"max_inflight" min:"1" max:"65535"`    // unacknowledged outbound QoS 1 and 2, per client
+	ReceiveMaximum     int  `toml:"receive_maximum" min:"1" max:"65535"` // unacknowledged inbound, per MQTT 5 client
 	MaxSessionBytes    Size `toml:"max_session_bytes" min:"64KiB" max:"1TiB"`
 	MaxSessionMessages int  `toml:"max_session_messages" min:"1" max:"100000000"`
 	MaxOutboundBytes   Size `toml:"max_outbound_bytes" min:"64KiB" max:"1GiB"` // waiting for a slow reader, per client
@@ -104,6 +105,8 @@ type Limits struct {
 	MaxTopicLevels     int  `toml:"max_topic_levels" min:"1" max:"65535"`
 	// ConnectTimeout is how long a new connection may take to send its CONNECT.
 	ConnectTimeout time.Duration `toml:"connect_timeout" min:"1s" max:"10m"`
+	// MaxKeepAlive is the longest keep alive of an MQTT 5 client; 0 is any.
+	MaxKeepAlive time.Duration `toml:"max_keep_alive" min:"0s" max:"18h"`
 }
 
 // Listener is one address that devices connect to.
@@ -228,6 +231,7 @@ func Default() *Config {
 			MaxPacketSize:      256 * KiB,
 			MaxConnections:     1000,
 			MaxInflight:        64,
+			ReceiveMaximum:     1000,
 			MaxSessionBytes:    64 * MiB,
 			MaxSessionMessages: 100_000,
 			MaxOutboundBytes:   1 * MiB,

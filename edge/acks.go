@@ -15,6 +15,7 @@ type ackQueue struct {
 type ackSlot struct {
 	packetID uint16
 	typ      packet.Type // PUBACK or PUBREC
+	code     packet.ReasonCode
 	ready    bool
 }
 
@@ -25,20 +26,26 @@ func (q *ackQueue) reserve(t packet.Type, id uint16) (slot uint64) {
 }
 
 // complete marks a slot as ready and appends every acknowledgement that may now
-// be sent to dst.
-func (q *ackQueue) complete(dst []byte, slot uint64, v packet.Version) []byte {
-	q.slots[slot-q.first].ready = true
+// be sent to dst. settled counts those after which nothing more comes: PUBACK,
+// and PUBREC with a refusal.
+func (q *ackQueue) complete(dst []byte, slot uint64, code packet.ReasonCode, v packet.Version) (out []byte, settled int) {
+	s := &q.slots[slot-q.first]
+	s.ready, s.code = true, code
 	n := 0
 	for n < len(q.slots) && q.slots[n].ready {
-		a := packet.Ack{PacketID: q.slots[n].packetID}
-		dst = a.Append(dst, q.slots[n].typ, v)
+		s := &q.slots[n]
+		a := packet.Ack{PacketID: s.packetID, Code: s.code}
+		dst = a.Append(dst, s.typ, v)
+		if s.typ == packet.PUBACK || s.code.Failed() {
+			settled++
+		}
 		n++
 	}
 	if n > 0 {
 		q.first += uint64(n)
 		q.slots = append(q.slots[:0], q.slots[n:]...)
 	}
-	return dst
+	return dst, settled
 }
 
 // reserveAck and completeAck are the queue's calls for handlers. completeAck
@@ -46,9 +53,25 @@ func (q *ackQueue) complete(dst []byte, slot uint64, v packet.Version) []byte {
 func (c *conn) reserveAck(t packet.Type, id uint16) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.receiving++
 	return c.acks.reserve(t, id)
 }
 
-func (c *conn) completeAck(slot uint64) {
-	c.send(func(dst []byte) []byte { return c.acks.complete(dst, slot, c.version) })
+func (c *conn) completeAck(slot uint64, code packet.ReasonCode) {
+	c.send(func(dst []byte) []byte {
+		out, settled := c.acks.complete(dst, slot, code, c.version)
+		c.receiving = max(0, c.receiving-settled)
+		return out
+	})
+}
+
+// receivesTooMuch reports whether the client has sent more QoS 1 and 2 messages
+// without waiting for their end than it may (MQTT 5, 3.2.2.3.3).
+func (c *conn) receivesTooMuch() bool {
+	if c.version != packet.V5 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.receiving > c.srv.limits.ReceiveMaximum
 }

@@ -37,6 +37,7 @@ func benchConn(b *testing.B, srv *Server, id string, durable bool) *conn {
 	b.Cleanup(func() { far.Close() })
 	c := newConn(srv, near)
 	c.version, c.clientID, c.sess, c.started = packet.V311, id, newSession(id, durable), true
+	c.window = 64
 	c.sess.outbox = newMemoryOutbox(1 << 20)
 	c.sess.conn.Store(c)
 	return c

@@ -17,6 +17,15 @@ import (
 // last bytes (a CONNACK that refuses, the acknowledgements before a DISCONNECT).
 const flushWait = time.Second
 
+const (
+	// firstBuffer is the read buffer of a connection without traffic.
+	firstBuffer = 2048
+	// maxEarlyBytes bounds the read buffers of all connections before their
+	// CONNECT together, as far as they are larger than that: who is not known
+	// yet gets no memory that others need.
+	maxEarlyBytes = 4 << 20
+)
+
 // conn is one client's connection. Its reader goroutine (serve) decodes and
 // handles packets; its writer goroutine (writeLoop) is the only one that writes
 // to the socket. Everybody else appends to out.
@@ -31,6 +40,9 @@ type conn struct {
 	username  string
 	keepAlive time.Duration // the read deadline, 1.5 times what the client said; 0 is none
 	bridge    bool
+	expiry    uint32 // the Session Expiry Interval in seconds
+	window    int    // how many QoS 1 and 2 messages the client takes at a time
+	maxPacket int    // the client's Maximum Packet Size in bytes; 0 is none
 	sess      *session
 
 	// Only the reader uses these.
@@ -38,23 +50,31 @@ type conn struct {
 	r, w      int
 	pub       packet.Publish
 	lastTopic string // of the last PUBLISH, to save an allocation
-	clean     bool   // DISCONNECT came: the will is not to be published
-	will      *holdfast.Message
+	heard     heardAliases
+	early     int  // what buf counts for in Server.early
+	cleanOnly bool // CONNECT asked for a new session
+	clean     bool // DISCONNECT came: the will is not to be published
+	will      *holdfast.Will
 	staleWill bool // a will of an earlier connection is on disk and is to be removed
 
 	// held is an item that was taken from the outbox and cannot be sent yet;
 	// without Msg there is none. Only the writer uses it, and detach after it.
 	held holdfast.Item
+	// queueAliases are for what the writer takes from the session; only the
+	// writer uses them. nil if the client takes none.
+	queueAliases *toldAliases
 
 	retained waitingRetained // see sendRetained
 
 	mu          sync.Mutex
-	out         []byte   // what the writer takes next; guarded by mu
-	acks        ackQueue // guarded by mu
-	started     bool     // CONNACK is in out: anything may follow; guarded by mu
-	subscribing int      // SUBACKs that are to come before queued messages; guarded by mu
-	closing     bool     // guarded by mu
-	cause       error    // why; guarded by mu
+	out         []byte       // what the writer takes next; guarded by mu
+	acks        ackQueue     // guarded by mu
+	receiving   int          // QoS 1 and 2 messages of the client that are not at their end; guarded by mu
+	liveAliases *toldAliases // for what publishers append to out; guarded by mu
+	started     bool         // CONNACK is in out: anything may follow; guarded by mu
+	subscribing int          // SUBACKs that are to come before queued messages; guarded by mu
+	closing     bool         // guarded by mu
+	cause       error        // why; guarded by mu
 
 	wake   chan struct{} // capacity 1: there is something to write
 	closed chan struct{} // closed together with closing
@@ -64,7 +84,7 @@ type conn struct {
 func newConn(s *Server, nc net.Conn) *conn {
 	return &conn{
 		srv: s, nc: nc, remote: nc.RemoteAddr().String(),
-		buf:    make([]byte, 2048),
+		buf:    make([]byte, firstBuffer),
 		wake:   make(chan struct{}, 1),
 		closed: make(chan struct{}),
 		gone:   make(chan struct{}),
@@ -93,13 +113,19 @@ func (c *conn) serve() {
 // readLoop reads and handles packets until an error ends the connection.
 func (c *conn) readLoop() error {
 	c.nc.SetReadDeadline(time.Now().Add(c.srv.limits.ConnectTimeout))
+	defer c.knownNow()
 	for {
-		if err := c.handleBuffered(); err != nil {
+		handled, err := c.handleBuffered()
+		if err != nil {
 			return err
 		}
-		c.srv.pending.wait(c.isClosing)
-		c.makeRoom()
-		if c.sess != nil {
+		waited := c.srv.pending.wait(c.isClosing)
+		if err := c.makeRoom(); err != nil {
+			return err
+		}
+		// A whole packet renews the keep alive, single bytes do not
+		// [MQTT-3.1.2-22]; nor is time counted in which nothing was read.
+		if c.sess != nil && (handled || waited) {
 			deadline := time.Time{}
 			if c.keepAlive > 0 {
 				deadline = time.Now().Add(c.keepAlive)
@@ -117,28 +143,29 @@ func (c *conn) readLoop() error {
 	}
 }
 
-// handleBuffered handles every whole packet in the buffer.
-func (c *conn) handleBuffered() error {
+// handleBuffered handles every whole packet in the buffer, and tells whether
+// there was one.
+func (c *conn) handleBuffered() (handled bool, err error) {
 	defer c.signal()
-	for {
+	for ; ; handled = true {
 		h, n, err := packet.ReadHeaderVersion(c.buf[c.r:c.w], c.version)
 		if err != nil {
-			return err
+			return handled, err
 		}
 		if n == 0 {
-			return nil
+			return handled, nil
 		}
 		if n+h.Remaining > c.srv.limits.MaxPacketSize {
-			return fmt.Errorf("%w: a packet of %d bytes is over limits.max_packet_size (%d)",
+			return handled, fmt.Errorf("%w: a packet of %d bytes is over limits.max_packet_size (%d)",
 				holdfast.ErrTooLarge, n+h.Remaining, c.srv.limits.MaxPacketSize)
 		}
 		if c.w-c.r < n+h.Remaining {
-			return nil
+			return handled, nil
 		}
 		body := c.buf[c.r+n : c.r+n+h.Remaining]
 		c.r += n + h.Remaining
 		if err := c.handle(h, body); err != nil {
-			return err
+			return handled, err
 		}
 	}
 }
@@ -146,17 +173,33 @@ func (c *conn) handleBuffered() error {
 // makeRoom moves the rest of the buffer to its front and grows it when it is
 // full. It grows with the bytes that came, not with the length that a header
 // announces: nobody gets memory for a promise.
-func (c *conn) makeRoom() {
+func (c *conn) makeRoom() error {
 	if c.r > 0 {
 		c.w = copy(c.buf, c.buf[c.r:c.w])
 		c.r = 0
 	}
 	switch {
 	case c.w == len(c.buf):
+		if c.sess == nil {
+			c.early += len(c.buf)
+			if c.srv.early.Add(int64(len(c.buf))) > maxEarlyBytes {
+				return errors.New("too many clients are in the middle of a large CONNECT")
+			}
+		}
 		c.buf = append(c.buf, make([]byte, len(c.buf))...)
 	case c.w == 0 && len(c.buf) > 64<<10:
-		c.buf = make([]byte, 2048)
+		c.buf = make([]byte, firstBuffer)
 	}
+	if c.sess != nil {
+		c.knownNow()
+	}
+	return nil
+}
+
+// knownNow ends the time in which the connection's buffer counts as early.
+func (c *conn) knownNow() {
+	c.srv.early.Add(-int64(c.early))
+	c.early = 0
 }
 
 // readError puts what ended reading into words.
@@ -165,13 +208,13 @@ func (c *conn) readError(err error) error {
 	case c.isClosing():
 		return c.reason()
 	case errors.Is(err, io.EOF):
-		return errors.New("the client closed the connection without DISCONNECT")
+		return fmt.Errorf("%w: the client closed it without DISCONNECT", errLost)
 	case errors.Is(err, os.ErrDeadlineExceeded) && c.sess == nil:
 		return fmt.Errorf("no CONNECT within %v", c.srv.limits.ConnectTimeout)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("nothing heard for %v (1.5 times the keep alive)", c.keepAlive)
+		return &packet.Error{Code: packet.KeepAliveTimeout, Text: fmt.Sprintf("no packet for %v (1.5 times the keep alive)", c.keepAlive)}
 	}
-	return err
+	return fmt.Errorf("%w: %w", errLost, err)
 }
 
 // writeLoop is the writer goroutine. It ends when the connection is closing and
@@ -200,7 +243,7 @@ func (c *conn) writeLoop() {
 			continue
 		}
 		if _, err := c.nc.Write(buf); err != nil {
-			c.close(fmt.Errorf("write to the client: %w", err))
+			c.close(fmt.Errorf("%w: write to the client: %w", errLost, err))
 			return
 		}
 		if cap(buf) > 256<<10 {
@@ -228,7 +271,7 @@ func (c *conn) send(enc func(dst []byte) []byte) {
 	over := len(c.out) > 2*c.srv.limits.MaxOutboundBytes
 	c.mu.Unlock()
 	if over {
-		c.close(errors.New("the client does not read its answers"))
+		c.close(errDeaf)
 	}
 	c.signal()
 }
@@ -236,7 +279,7 @@ func (c *conn) send(enc func(dst []byte) []byte) {
 // start sends CONNACK, after which anything may be sent.
 func (c *conn) start(connack packet.Connack) {
 	c.mu.Lock()
-	c.out = appendConnack(c.out, c.version, connack)
+	c.out = c.appendConnack(c.out, connack)
 	c.started = true
 	c.mu.Unlock()
 	c.sess.outbox.Notify(c.signal)
@@ -245,9 +288,12 @@ func (c *conn) start(connack packet.Connack) {
 
 // sendAck sends one of the four acknowledgements, out of the order that
 // ackQueue keeps.
-func (c *conn) sendAck(t packet.Type, id uint16) {
+func (c *conn) sendAck(t packet.Type, id uint16, code packet.ReasonCode) {
 	c.send(func(dst []byte) []byte {
-		a := packet.Ack{PacketID: id}
+		if t == packet.PUBCOMP {
+			c.receiving = max(0, c.receiving-1)
+		}
+		a := packet.Ack{PacketID: id, Code: code}
 		return a.Append(dst, t, c.version)
 	})
 }
@@ -259,28 +305,28 @@ func (c *conn) push(m *holdfast.Message, kept bool) bool {
 	return !ok || box.push(m, kept)
 }
 
-// sendPublishQoS0 sends a QoS 0 message, or drops and counts it when the client
-// reads too slowly.
-func (c *conn) sendPublishQoS0(p *packet.Publish) {
+// sendPublishQoS0 sends a QoS 0 message with this topic, or drops and counts it
+// when the client reads too slowly.
+func (c *conn) sendPublishQoS0(p *packet.Publish, topic string) {
 	c.mu.Lock()
 	if c.closing || !c.started || len(c.out)+p.Size(c.version) > c.srv.limits.MaxOutboundBytes {
 		c.mu.Unlock()
 		c.srv.stats.droppedQoS0.Add(1)
 		return
 	}
-	out, err := p.Append(c.out, c.version)
+	out, ok, err := c.appendPublish(c.out, p, topic, c.liveAliases)
 	if err == nil {
 		c.out = out
 	}
 	c.mu.Unlock()
-	if err == nil {
+	if ok {
 		c.srv.stats.sent.Add(1)
 		c.signal()
 	}
 }
 
-// close begins the end of the connection: no more reading, the last bytes are
-// flushed within flushWait. It reports whether it is the first to close, whose
+// close begins the end of the connection: no more reading, the last bytes, for a
+// client of MQTT 5 with the reason, are flushed within flushWait. It reports whether it is the first to close, whose
 // cause is kept. It never blocks.
 func (c *conn) close(cause error) (first bool) {
 	c.mu.Lock()
@@ -289,6 +335,9 @@ func (c *conn) close(cause error) (first bool) {
 		return false
 	}
 	c.closing, c.cause = true, cause
+	if c.started {
+		c.out = c.appendDisconnect(c.out, cause)
+	}
 	close(c.closed)
 	c.mu.Unlock()
 	now := time.Now()
@@ -316,7 +365,7 @@ func (c *conn) reason() error {
 	return c.cause
 }
 
-// leave detaches the session and publishes the will. It runs on the reader
+// leave detaches the session and publishes the will, now or later. It runs on the reader
 // goroutine after the writer has ended.
 func (c *conn) leave() {
 	cause := c.reason()
@@ -324,13 +373,16 @@ func (c *conn) leave() {
 		c.srv.log.Info("connection ended before CONNECT was accepted", "remote", c.remote, "reason", cause)
 		return
 	}
-	c.srv.detach(c)
+	will := c.will
+	if c.clean || errors.Is(cause, errShutdown) {
+		will = nil
+	}
+	if will = c.srv.detach(c, will); will != nil {
+		c.srv.publishWill(c.clientID, will.Msg)
+	}
 	if c.clean {
 		c.srv.log.Info("client disconnected", "client_id", c.clientID, "remote", c.remote)
 		return
 	}
 	c.srv.log.Info("client lost", "client_id", c.clientID, "remote", c.remote, "reason", cause)
-	if c.will != nil && !errors.Is(cause, errShutdown) {
-		c.srv.publishWill(c.clientID, c.will)
-	}
 }

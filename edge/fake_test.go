@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"holdfast"
 )
@@ -16,9 +17,10 @@ type fakeDisk struct {
 	mu       sync.Mutex
 	sessions map[string]*holdfast.SessionState
 	boxes    map[string]*fakeBox
-	wills    map[string]*holdfast.Message
+	wills    map[string]*holdfast.Will
 	retained map[string]*holdfast.Message
-	accepted []*holdfast.Message // what the Sink took, in order
+	left     map[string]time.Time // when a session was saved last
+	accepted []*holdfast.Message  // what the Sink took, in order
 
 	held   bool     // commits wait for letGo
 	queue  []func() // held commits
@@ -29,7 +31,7 @@ type fakeDisk struct {
 func newFakeDisk() *fakeDisk {
 	return &fakeDisk{
 		sessions: map[string]*holdfast.SessionState{}, boxes: map[string]*fakeBox{},
-		wills: map[string]*holdfast.Message{}, retained: map[string]*holdfast.Message{},
+		wills: map[string]*holdfast.Will{}, retained: map[string]*holdfast.Message{}, left: map[string]time.Time{},
 	}
 }
 
@@ -107,7 +109,7 @@ func (d *fakeDisk) Accept(p *holdfast.Publication, done func(error)) error {
 	}
 	d.accepted = append(d.accepted, p.Msg)
 	for _, s := range p.Sessions {
-		d.boxLocked(s.ClientID).push(withDelivery(p.Msg, s.QoS, s.Retain), true)
+		d.boxLocked(s.ClientID).push(withDelivery(p.Msg, s.QoS, s.Retain).WithSubscriptionIDs(s.SubscriptionIDs), true)
 	}
 	d.mu.Unlock()
 	d.commit(func() {
@@ -142,12 +144,16 @@ func (d *fakeDisk) Sessions() (out []holdfast.SessionState, _ error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range d.sessions {
-		out = append(out, *s)
+		st := *s
+		if st.Detached {
+			st.Away = time.Since(d.left[s.ClientID])
+		}
+		out = append(out, st)
 	}
 	return out, nil
 }
 
-func (d *fakeDisk) Wills() (map[string]*holdfast.Message, error) {
+func (d *fakeDisk) Wills() (map[string]*holdfast.Will, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.wills), nil
@@ -178,7 +184,8 @@ func (d *fakeDisk) Change(c *holdfast.SessionChange, done func(error)) {
 				st = &holdfast.SessionState{ClientID: c.ClientID}
 				d.sessions[c.ClientID] = st
 			}
-			st.Expiry, st.Subscriptions = c.Save.Expiry, c.Save.Subscriptions
+			st.Expiry, st.Subscriptions, st.Detached = c.Save.Expiry, c.Save.Subscriptions, c.Save.Detached
+			d.left[c.ClientID] = time.Now()
 		}
 		if st == nil {
 			return
@@ -188,7 +195,15 @@ func (d *fakeDisk) Change(c *holdfast.SessionChange, done func(error)) {
 	}, done)
 }
 
-func (d *fakeDisk) SetWill(id string, will *holdfast.Message, done func(error)) {
+func (d *fakeDisk) ForgetRetained(topics ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range topics {
+		delete(d.retained, t)
+	}
+}
+
+func (d *fakeDisk) SetWill(id string, will *holdfast.Will, done func(error)) {
 	d.commit(func() {
 		if will == nil {
 			delete(d.wills, id)

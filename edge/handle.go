@@ -7,8 +7,12 @@ import (
 	"holdfast/edge/packet"
 )
 
-// errDisconnected ends the read loop after a DISCONNECT packet.
-var errDisconnected = errors.New("the client disconnected")
+var (
+	// errDisconnected ends the read loop after a DISCONNECT packet.
+	errDisconnected = errors.New("the client disconnected")
+	// errLost is wrapped by what says that the network has ended a connection.
+	errLost = errors.New("connection lost")
+)
 
 // handle is called by the reader for each packet. body is valid until it
 // returns. An error ends the connection, and is what the log says of it.
@@ -21,7 +25,7 @@ func (c *conn) handle(h packet.Header, body []byte) error {
 	}
 	switch h.Type {
 	case packet.CONNECT:
-		return errors.New("a second CONNECT on one connection [MQTT-3.1.0-2]")
+		return &packet.Error{Code: packet.ProtocolError, Text: "a second CONNECT on one connection [MQTT-3.1.0-2]"}
 	case packet.PUBLISH:
 		return c.handlePublish(h.Flags, body)
 	case packet.PUBACK:
@@ -43,22 +47,9 @@ func (c *conn) handle(h packet.Header, body []byte) error {
 		c.send(packet.AppendPingresp)
 		return nil
 	case packet.DISCONNECT:
-		if err := new(packet.Disconnect).Decode(body, c.version); err != nil {
-			return err
-		}
-		return c.handleDisconnect()
+		return c.handleDisconnect(body)
+	case packet.AUTH:
+		return &packet.Error{Code: packet.ProtocolError, Text: "AUTH without an authentication method in CONNECT (MQTT 5, 4.12)"}
 	}
-	return fmt.Errorf("%v is not for a client to send", h.Type)
-}
-
-// handleDisconnect ends the connection as the client wishes: its will is
-// deleted without being published [MQTT-3.14.4-3].
-func (c *conn) handleDisconnect() error {
-	c.clean = true
-	if c.will != nil {
-		// A crash before this is on disk publishes the will of a client that
-		// had said goodbye, which the specification allows (3.1.2.5).
-		c.srv.opts.Store.SetWill(c.clientID, nil, func(error) {})
-	}
-	return errDisconnected
+	return &packet.Error{Code: packet.ProtocolError, Text: h.Type.String() + " is not for a client to send"}
 }

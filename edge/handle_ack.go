@@ -19,17 +19,24 @@ func (c *conn) handlePuback(body []byte) error {
 
 // handlePubrec: the client has the QoS 2 message. PUBREL is sent when that is on
 // disk, and again for a PUBREC that is repeated or answers nothing we know: in
-// either case the client waits for it.
+// either case the client waits for it. A client that refuses the message (MQTT 5
+// only) has no more to do with it [MQTT-4.3.3-4].
 func (c *conn) handlePubrec(body []byte) error {
 	var a packet.Ack
 	if err := a.Decode(body, c.version); err != nil {
 		return err
 	}
+	if a.Code.Failed() {
+		c.sess.refused(a.PacketID)
+		return nil
+	}
 	switch id, state := c.sess.pubrec(a.PacketID); state {
 	case outSent:
 		c.release(a.PacketID, id)
 	case outReleased:
-		c.sendAck(packet.PUBREL, a.PacketID)
+		c.sendAck(packet.PUBREL, a.PacketID, packet.Success)
+	case outUnknown:
+		c.sendAck(packet.PUBREL, a.PacketID, packet.PacketIdentifierNotFound)
 	}
 	return nil
 }
@@ -53,15 +60,20 @@ func (c *conn) handlePubrel(body []byte) error {
 		return err
 	}
 	s := c.sess
+	code := packet.Success
 	pubcomp := func(err error) {
 		if err != nil {
 			c.close(fmt.Errorf("store PUBREL: %w", err))
 			return
 		}
 		s.forgotten(a.PacketID)
-		c.sendAck(packet.PUBCOMP, a.PacketID)
+		c.sendAck(packet.PUBCOMP, a.PacketID, code)
 	}
-	if !s.forget(a.PacketID) || !s.durable {
+	known := s.forget(a.PacketID)
+	if !known {
+		code = packet.PacketIdentifierNotFound
+	}
+	if !known || !s.durable {
 		pubcomp(nil)
 		return nil
 	}

@@ -22,15 +22,13 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 		return err
 	}
 	c.srv.stats.received.Add(1)
-	if string(p.Topic) != c.lastTopic {
-		c.lastTopic = string(p.Topic)
-		if err := c.checkLevels(c.lastTopic); err != nil {
-			return err
-		}
+	name, err := c.topicOf(p)
+	if err != nil {
+		return err
 	}
 	msg := &holdfast.Message{
-		Topic: c.lastTopic, Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain,
-		Origin: c.clientID, Received: time.Now(),
+		Topic: name, Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain,
+		Origin: c.clientID, Received: time.Now(), Properties: p.Properties.ForMessage(),
 	}
 	allowed := c.srv.opts.Access.Publish(c.clientID, c.username, msg.Topic)
 	if !allowed && c.srv.stats.droppedDenied.Add(1)%100 == 1 {
@@ -54,10 +52,32 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 	return c.acceptAcknowledged(p, msg, allowed)
 }
 
+// topicOf is the topic name of a PUBLISH, behind its alias if it has one.
+func (c *conn) topicOf(p *packet.Publish) (string, error) {
+	if len(p.Topic) > 0 && string(p.Topic) != c.lastTopic {
+		c.lastTopic = string(p.Topic)
+		if err := c.checkLevels(c.lastTopic); err != nil {
+			return "", err
+		}
+	}
+	name := c.lastTopic
+	if len(p.Topic) == 0 {
+		name = ""
+	}
+	if p.Properties == nil {
+		return name, nil
+	}
+	if len(p.Properties.SubscriptionIdentifiers) > 0 {
+		return "", &packet.Error{Code: packet.ProtocolError, Text: "a subscription identifier in the PUBLISH of a client [MQTT-3.3.4-6]"}
+	}
+	return c.heard.resolve(name, p.Properties.TopicAlias)
+}
+
 // checkLevels bounds how deep a topic name or filter may be.
 func (c *conn) checkLevels(t string) error {
 	if n := strings.Count(t, "/") + 1; n > c.srv.limits.MaxTopicLevels {
-		return fmt.Errorf("a topic of %d levels is over limits.max_topic_levels (%d)", n, c.srv.limits.MaxTopicLevels)
+		return &packet.Error{Code: packet.QuotaExceeded,
+			Text: fmt.Sprintf("a topic of %d levels is over limits.max_topic_levels (%d)", n, c.srv.limits.MaxTopicLevels)}
 	}
 	return nil
 }
@@ -74,11 +94,20 @@ func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allo
 	case joined:
 		return nil
 	case received:
-		c.completeAck(c.reserveAck(ack, id))
+		c.completeAck(c.reserveAck(ack, id), packet.Success)
 		return nil
 	}
 	entry := s.begin(id, p.QoS, c, c.reserveAck(ack, id))
-	if !allowed {
+	if c.receivesTooMuch() {
+		return &packet.Error{Code: packet.ReceiveMaximumExceeded,
+			Text: fmt.Sprintf("more than %d unacknowledged QoS 1 and 2 messages (limits.receive_maximum)", c.srv.limits.ReceiveMaximum)}
+	}
+	switch {
+	case allowed:
+	case c.version == packet.V5:
+		s.reject(id, entry, packet.NotAuthorized)
+		return nil
+	default:
 		// 3.1.1 has no negative acknowledgement (3.3.5): it is acknowledged
 		// and goes nowhere, which the log and the counter say.
 		s.settle(id, entry, nil)
@@ -89,25 +118,39 @@ func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allo
 		pub.inbound = &holdfast.Inbound{ClientID: c.clientID, PacketID: id}
 	}
 	err := c.park(pub, func(err error) { s.settle(id, entry, err) })
-	if err != nil {
-		s.settle(id, entry, err)
+	switch {
+	case err == nil:
+		return nil
+	case c.version == packet.V5 && quota(err):
+		c.srv.stats.refusedFull.Add(1)
+		s.reject(id, entry, packet.QuotaExceeded)
+		return nil
 	}
+	s.settle(id, entry, err)
 	return err
+}
+
+// quota reports whether a message was refused for good as far as anyone can
+// tell: by a full queue whose rule that is, or for its size. MQTT 5 has a reason
+// code for it, where a client of 3.x can but be disconnected.
+func quota(err error) bool {
+	return errors.Is(err, holdfast.ErrTooLarge) || errors.Is(err, holdfast.ErrFull) && !errors.Is(err, holdfast.ErrBusy)
 }
 
 // park offers a publication until it is taken: while a queue refuses it, this
 // connection alone is read no further; after RefuseWait the client is
-// disconnected, so that it sends the message again later.
+// disconnected, so that it sends the message again later. A client of MQTT 5 is
+// told of a full queue at once.
 func (c *conn) park(p publication, done func(error)) error {
 	err := c.offer(p, done)
-	if !errors.Is(err, holdfast.ErrFull) {
+	if !errors.Is(err, holdfast.ErrFull) || c.version == packet.V5 && quota(err) {
 		return err
 	}
 	expired := time.NewTimer(c.srv.limits.RefuseWait)
 	defer expired.Stop()
 	poll := time.NewTicker(parkPoll)
 	defer poll.Stop()
-	for errors.Is(err, holdfast.ErrFull) {
+	for errors.Is(err, holdfast.ErrFull) && !(c.version == packet.V5 && quota(err)) {
 		select {
 		case <-poll.C:
 			err = c.offer(p, done)

@@ -2,14 +2,12 @@ package edge
 
 import (
 	"fmt"
+	"strings"
 
 	"holdfast"
 	"holdfast/edge/packet"
 	"holdfast/edge/topic"
 )
-
-// subackFailure is the return code of a refused filter (MQTT 3.1.1, 3.9.3).
-const subackFailure = 0x80
 
 // maxFilterBytes bounds the filters of one session together: a stored session
 // is one row, and must fit one.
@@ -25,24 +23,25 @@ func (c *conn) handleSubscribe(body []byte) error {
 	}
 	s := c.sess
 	ack := packet.Suback{PacketID: p.PacketID}
-	granted := make(map[string]byte, 1) // QoS by filter
+	granted := make(map[string]holdfast.Subscription, 1) // those that ask for retained messages
 	for _, sub := range p.Filters {
-		if err := topic.ValidFilter(sub.Filter); err != nil {
+		if err := c.checkFilter(sub.Filter); err != nil {
 			return fmt.Errorf("SUBSCRIBE: %w", err)
 		}
-		if err := c.checkLevels(sub.Filter); err != nil {
-			return err
-		}
-		if !c.maySubscribe(sub.Filter) {
-			ack.Codes = append(ack.Codes, subackFailure)
+		if code := c.maySubscribe(sub.Filter); code.Failed() {
+			ack.Codes = append(ack.Codes, byte(code))
 			continue
 		}
 		s.mu.Lock()
-		s.setLocked(sub)
+		replaces := s.setLocked(sub)
 		s.mu.Unlock()
 		c.srv.router.subscribe(s, sub)
 		ack.Codes = append(ack.Codes, sub.QoS)
-		granted[sub.Filter] = sub.QoS
+		if sub.RetainHandling == 0 || sub.RetainHandling == 1 && !replaces {
+			granted[sub.Filter] = sub // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+		} else {
+			delete(granted, sub.Filter)
+		}
 	}
 	// SUBACK goes before the retained messages that it is about. The
 	// specification allows either order (3.8.4); clients are used to this one.
@@ -69,11 +68,24 @@ func (c *conn) handleSubscribe(body []byte) error {
 	return nil
 }
 
-// maySubscribe says whether a filter is granted, by access and by the limit.
-func (c *conn) maySubscribe(filter string) bool {
+// checkFilter tells what is wrong with a topic filter; the connection cannot go
+// on then [MQTT-4.7.1-1] [MQTT-4.7.1-2].
+func (c *conn) checkFilter(filter string) error {
+	if err := topic.ValidFilter(filter); err != nil {
+		return &packet.Error{Code: packet.TopicFilterInvalid, Text: err.Error()}
+	}
+	return c.checkLevels(filter)
+}
+
+// maySubscribe says whether a filter is granted, by access and by the limit. A
+// client of MQTT 3.x is told 0x80 in any case.
+func (c *conn) maySubscribe(filter string) packet.ReasonCode {
+	if c.version == packet.V5 && strings.HasPrefix(filter, "$share/") {
+		return packet.SharedSubscriptionsNotSupported
+	}
 	if !c.srv.opts.Access.Subscribe(c.clientID, c.username, filter) {
 		c.srv.log.Warn("subscription denied", "client_id", c.clientID, "filter", filter)
-		return false
+		return packet.NotAuthorized
 	}
 	c.sess.mu.Lock()
 	_, replaces := c.sess.subs[filter]
@@ -82,8 +94,9 @@ func (c *conn) maySubscribe(filter string) bool {
 	if full {
 		c.srv.log.Warn("subscription refused: the client has too many, or its filters are too long",
 			"client_id", c.clientID, "max_subscriptions", c.srv.limits.MaxSubscriptions, "max_bytes", maxFilterBytes)
+		return packet.QuotaExceeded
 	}
-	return !full
+	return packet.Success
 }
 
 // handleUnsubscribe removes subscriptions; UNSUBACK waits for the disk as
@@ -94,16 +107,21 @@ func (c *conn) handleUnsubscribe(body []byte) error {
 		return err
 	}
 	s := c.sess
+	ack := packet.Unsuback{PacketID: p.PacketID}
 	for _, f := range p.Filters {
-		if err := topic.ValidFilter(f); err != nil {
+		if err := c.checkFilter(f); err != nil {
 			return fmt.Errorf("UNSUBSCRIBE: %w", err)
 		}
 		s.mu.Lock()
-		s.removeLocked(f)
+		existed := s.removeLocked(f)
 		s.mu.Unlock()
-		c.srv.router.unsubscribe(s, f)
+		code := packet.NoSubscriptionExisted
+		if existed {
+			c.srv.router.unsubscribe(s, f)
+			code = packet.Success
+		}
+		ack.Codes = append(ack.Codes, byte(code)) // [MQTT-3.11.3-1]
 	}
-	ack := packet.Unsuback{PacketID: p.PacketID}
 	unsuback := func() {
 		c.send(func(dst []byte) []byte {
 			if out, err := ack.Append(dst, c.version); err == nil {

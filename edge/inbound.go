@@ -78,7 +78,19 @@ func (s *session) settle(id uint16, e *inbound, err error) {
 		c.close(err)
 		return
 	}
-	c.completeAck(slot)
+	c.completeAck(slot, packet.Success)
+}
+
+// reject ends a begin with a refusal, which MQTT 5 has a reason code for: the
+// packet identifier is free again (MQTT 5, 4.3.3), and nothing was kept.
+func (s *session) reject(id uint16, e *inbound, code packet.ReasonCode) {
+	s.mu.Lock()
+	c, slot := e.conn, e.slot
+	if s.inbound[id] == e {
+		delete(s.inbound, id)
+	}
+	s.mu.Unlock()
+	c.completeAck(slot, code)
 }
 
 // forget begins to forget a QoS 2 packet identifier; known tells whether there

@@ -172,18 +172,6 @@ func TestAccessIsByAddressWithoutUsers(t *testing.T) {
 	c.expectEnd()
 }
 
-func TestAnMQTT5ClientIsToldToUse311(t *testing.T) {
-	b := startBroker(t, newFakeDisk())
-	c := b.dial()
-	c.v = packet.V5
-	p := packet.Connect{Version: packet.V5, CleanStart: true, ClientID: "c"}
-	c.send(p.Append(nil))
-	if code := c.connack().Code; code != byte(packet.UnsupportedProtocolVersion) {
-		t.Fatalf("reason code %#x", code)
-	}
-	c.expectEnd()
-}
-
 func TestDurableSessionsAndTheirFiltersAreBounded(t *testing.T) {
 	b := startBroker(t, newFakeDisk(), func(o *Options) { o.Limits.MaxSessions = 2 })
 	b.connect("a", durable).disconnect()
@@ -208,7 +196,7 @@ func TestDurableSessionsAndTheirFiltersAreBounded(t *testing.T) {
 		s := packet.Subscribe{PacketID: 1, Filters: subsOf(filter, 0)}
 		long.send(s.Append(nil, long.v))
 		var a packet.Suback
-		if err := a.Decode(long.expect(packet.SUBACK), long.v); err != nil || (a.Codes[0] == subackFailure) != (i == 4) {
+		if err := a.Decode(long.expect(packet.SUBACK), long.v); err != nil || (a.Codes[0] == 0x80) != (i == 4) {
 			t.Errorf("filter %d: %v, %v", i, a.Codes, err)
 		}
 	}

@@ -23,6 +23,7 @@ const (
 	outSent      outboundState = iota // PUBLISH was sent
 	outReleasing                      // PUBREC has come, the disk does not know it yet
 	outReleased                       // PUBREL was sent
+	outUnknown                        // none: nothing of QoS 2 is in flight
 )
 
 // packetIDOf binds the packet identifier to the position in the session's
@@ -39,7 +40,7 @@ func packetIDOf(id holdfast.ItemID) uint16 {
 func (c *conn) fillFromSession(buf []byte) ([]byte, error) {
 	s := c.sess
 	buf = c.fillRetained(buf, len(buf)+fillTarget/2)
-	for full := len(buf) + fillTarget; len(buf) < full && s.windowOpen(c.srv.limits.MaxInflight); {
+	for full := len(buf) + fillTarget; len(buf) < full && s.windowOpen(c.window); {
 		it, ok := c.held, c.held.Msg != nil
 		if !ok {
 			var err error
@@ -64,9 +65,13 @@ func (c *conn) fillFromSession(buf []byte) ([]byte, error) {
 		case release:
 			c.release(pid, it.ID)
 		default:
-			var err error
-			if buf, err = appendItem(buf, it, pid, c.version); err != nil {
+			out, ok, err := c.appendItem(buf, it, pid)
+			if err != nil {
 				return buf, err
+			}
+			if buf = out; !ok {
+				s.refused(pid)
+				continue
 			}
 			c.srv.stats.sent.Add(1)
 		}
@@ -74,12 +79,19 @@ func (c *conn) fillFromSession(buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
-func appendItem(buf []byte, it holdfast.Item, pid uint16, v packet.Version) ([]byte, error) {
+// appendItem appends an item as this client takes it; see appendPublish.
+func (c *conn) appendItem(buf []byte, it holdfast.Item, pid uint16) ([]byte, bool, error) {
+	var properties packet.Properties
 	p := packet.Publish{
 		Dup: it.Again, QoS: it.Msg.QoS, Retain: it.Msg.Retain,
 		Topic: []byte(it.Msg.Topic), PacketID: pid, Payload: it.Msg.Payload,
 	}
-	return p.Append(buf, v)
+	if c.version == packet.V5 && it.Msg.Properties != nil {
+		properties.FromMessage(it.Msg.Properties)
+		properties.SubscriptionIdentifiers = it.Msg.Properties.SubscriptionIDs
+		p.Properties = &properties
+	}
+	return c.appendPublish(buf, &p, it.Msg.Topic, c.queueAliases)
 }
 
 func (s *session) windowOpen(limit int) bool {
@@ -105,14 +117,13 @@ func (s *session) takeOff(pid uint16, it holdfast.Item) (ok, release bool) {
 	return true, release
 }
 
-// pubrec notes a PUBREC and returns in which state the message was before; a
-// packet identifier that is not in flight with QoS 2 counts as outReleased.
+// pubrec notes a PUBREC and returns in which state the message was before.
 func (s *session) pubrec(pid uint16) (holdfast.ItemID, outboundState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.inflight[pid]
 	if o == nil || o.qos != 2 {
-		return 0, outReleased
+		return 0, outUnknown
 	}
 	was := o.state
 	if was == outSent {
@@ -130,7 +141,7 @@ func (c *conn) release(pid uint16, id holdfast.ItemID) {
 			return
 		}
 		c.sess.releaseDone(pid, id)
-		c.sendAck(packet.PUBREL, pid)
+		c.sendAck(packet.PUBREL, pid, packet.Success)
 	}
 	if !c.sess.durable {
 		pubrel(nil)
@@ -162,6 +173,23 @@ func (s *session) acknowledged(pid uint16, qos byte) {
 	s.outbox.Ack(o.id)
 	if c := s.conn.Load(); c != nil {
 		c.signal() // the window has room again
+	}
+}
+
+// refused settles a message that the client will not have, or cannot: it refused
+// it with PUBREC, or it is larger than the client takes.
+func (s *session) refused(pid uint16) {
+	s.mu.Lock()
+	o := s.inflight[pid]
+	if o == nil || o.state != outSent {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.inflight, pid)
+	s.mu.Unlock()
+	s.outbox.Ack(o.id)
+	if c := s.conn.Load(); c != nil {
+		c.signal()
 	}
 }
 

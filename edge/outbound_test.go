@@ -74,7 +74,7 @@ func TestAPacketIdentifierInUseIsWaitedFor(t *testing.T) {
 func TestAFloodOfQoS0DoesNotKeepAcknowledgedMessagesWaiting(t *testing.T) {
 	box := newMemoryOutbox(1 << 20)
 	box.push(&holdfast.Message{Topic: "a", Payload: []byte("x"), QoS: 1}, false)
-	c := &conn{srv: &Server{limits: Limits{}.withDefaults()}, version: packet.V311, sess: newSession("sub", false)}
+	c := &conn{srv: &Server{limits: Limits{}.withDefaults()}, version: packet.V311, window: 64, sess: newSession("sub", false)}
 	c.sess.outbox = box
 	flood := make([]byte, 2*fillTarget) // as much has come again while the last was written
 	got, err := c.fillFromSession(flood)

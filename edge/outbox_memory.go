@@ -3,6 +3,8 @@ package edge
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"holdfast"
 )
@@ -10,7 +12,8 @@ import (
 // memoryOutbox is the Outbox of a clean session: it lives and ends with its
 // connection.
 type memoryOutbox struct {
-	max int // bytes
+	max     int            // bytes
+	expired *atomic.Uint64 // counts what lived no longer; may be nil
 
 	mu    sync.Mutex
 	queue []queued                   // not handed out, oldest first; guarded by mu
@@ -56,14 +59,35 @@ func (b *memoryOutbox) push(m *holdfast.Message, kept bool) bool {
 func (b *memoryOutbox) TryNext() (holdfast.Item, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.queue) == 0 {
-		return holdfast.Item{}, false, nil
+	for len(b.queue) > 0 {
+		q := b.queue[0]
+		b.queue[0] = queued{} // the array must not keep the message alive
+		b.queue = b.queue[1:]
+		if m, ok := left(q.item.Msg); ok {
+			b.taken[q.item.ID] = q
+			it := q.item
+			it.Msg = m
+			return it, true, nil
+		}
+		b.bytes -= q.size
+		if b.expired != nil {
+			b.expired.Add(1)
+		}
 	}
-	q := b.queue[0]
-	b.queue[0] = queued{} // the array must not keep the message alive
-	b.queue = b.queue[1:]
-	b.taken[q.item.ID] = q
-	return q.item, true, nil
+	return holdfast.Item{}, false, nil
+}
+
+// left is m with what is left of its Message Expiry Interval now; ok is false if
+// nothing is [MQTT-3.3.2-5] [MQTT-3.3.2-6].
+func left(m *holdfast.Message) (out *holdfast.Message, ok bool) {
+	if m.Properties == nil || !m.Properties.HasExpiry {
+		return m, true
+	}
+	now := time.Now()
+	if out, ok = m.After(now.Sub(m.Received)); ok && out != m {
+		out.Received = now // for whoever counts on
+	}
+	return out, ok
 }
 
 func (b *memoryOutbox) Ack(id holdfast.ItemID) {

@@ -37,10 +37,11 @@ func (p *pressure) wake() {
 	p.mu.Unlock()
 }
 
-// wait returns when there is room or stop reports true.
-func (p *pressure) wait(stop func() bool) {
+// wait returns when there is room or stop reports true, and tells whether that
+// took any time.
+func (p *pressure) wait(stop func() bool) (waited bool) {
 	if p.n.Load() < p.max {
-		return
+		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,4 +52,5 @@ func (p *pressure) wait(stop func() bool) {
 	for p.n.Load() >= p.max && !stop() {
 		p.cond.Wait()
 	}
+	return true
 }

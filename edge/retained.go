@@ -1,7 +1,9 @@
 package edge
 
 import (
+	"slices"
 	"sync"
+	"time"
 
 	"holdfast"
 	"holdfast/edge/packet"
@@ -13,6 +15,9 @@ type retained struct {
 	mu    sync.RWMutex
 	names topic.Names[*holdfast.Message] // guarded by mu
 	bytes int                            // of all of them; guarded by mu
+	// expiring are the topics whose message has a Message Expiry Interval.
+	// Guarded by mu.
+	expiring map[string]struct{}
 }
 
 func (r *retained) restore(m *holdfast.Message) {
@@ -42,43 +47,79 @@ func (r *retained) setLocked(m *holdfast.Message) {
 		old, _ = r.names.Set(m.Topic, m)
 		r.bytes += m.Size()
 	}
+	delete(r.expiring, m.Topic)
+	if len(m.Payload) > 0 && m.Properties != nil && m.Properties.HasExpiry {
+		if r.expiring == nil {
+			r.expiring = make(map[string]struct{})
+		}
+		r.expiring[m.Topic] = struct{}{}
+	}
 	if old != nil {
 		r.bytes -= old.Size()
 	}
 }
 
-// wanted is a topic whose retained message a subscription asks for, and with
-// which QoS at most.
+// dropExpired removes what has expired, from the store too. The lock is held
+// meanwhile, so that a newer message of the same topic comes behind.
+func (r *retained) dropExpired(now time.Time, store Store) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var gone []string
+	for name := range r.expiring {
+		m, _ := r.names.Get(name)
+		if _, ok := m.After(now.Sub(m.Received)); !ok {
+			r.names.Delete(name)
+			r.bytes -= m.Size()
+			gone = append(gone, name)
+			delete(r.expiring, name)
+		}
+	}
+	if len(gone) > 0 {
+		store.ForgetRetained(gone...)
+	}
+}
+
+// wanted is a topic whose retained message a subscription asks for, with which
+// QoS at most, and with which subscription identifiers.
 type wanted struct {
 	topic string
 	qos   byte
+	ids   []uint32
+}
+
+// also merges what another subscription asks for.
+func (w *wanted) also(qos byte, ids ...uint32) {
+	w.qos = max(w.qos, qos)
+	for _, id := range ids {
+		if id != 0 && !slices.Contains(w.ids, id) {
+			w.ids = append(w.ids, id)
+		}
+	}
 }
 
 // matching returns the topics with a retained message for any of the filters,
 // each once with the highest QoS of them: overlapping filters in one SUBSCRIBE
 // do not multiply what is sent.
-func (r *retained) matching(filters map[string]byte) []wanted {
+func (r *retained) matching(filters map[string]holdfast.Subscription) []wanted {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.matchingLocked(filters)
 }
 
-func (r *retained) matchingLocked(filters map[string]byte) []wanted {
+func (r *retained) matchingLocked(filters map[string]holdfast.Subscription) []wanted {
 	var found []wanted
 	at := make(map[string]int)
-	for filter, qos := range filters {
+	for filter, sub := range filters {
 		r.names.Match(filter, func(name string, _ *holdfast.Message) bool {
-			if len(filters) == 1 {
-				found = append(found, wanted{name, qos})
-				return true
-			}
 			i, ok := at[name]
 			if !ok {
 				i = len(found)
-				at[name] = i
+				if len(filters) > 1 {
+					at[name] = i
+				}
 				found = append(found, wanted{topic: name})
 			}
-			found[i].qos = max(found[i].qos, qos)
+			found[i].also(sub.QoS, sub.Identifier)
 			return true
 		})
 	}
@@ -89,16 +130,20 @@ func (r *retained) matchingLocked(filters map[string]byte) []wanted {
 // durable session and returns the topics of those that go out with QoS 0.
 // Nothing is retained meanwhile: a newer message comes behind these in the
 // queue, where an older one would look like the last word.
-func (r *retained) appendTo(filters map[string]byte, queue func([]*holdfast.Message)) (rest []wanted) {
+func (r *retained) appendTo(filters map[string]holdfast.Subscription, queue func([]*holdfast.Message)) (rest []wanted) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var kept []*holdfast.Message
 	for _, w := range r.matchingLocked(filters) {
 		m, _ := r.names.Get(w.topic)
+		m, ok := left(m)
+		if !ok {
+			continue
+		}
 		if qos := min(m.QoS, w.qos); qos > 0 {
-			kept = append(kept, withDelivery(m, qos, true))
+			kept = append(kept, withDelivery(m, qos, true).WithSubscriptionIDs(w.ids))
 		} else {
-			rest = append(rest, wanted{topic: w.topic})
+			rest = append(rest, wanted{topic: w.topic, ids: w.ids})
 		}
 	}
 	queue(kept)
@@ -117,21 +162,23 @@ func (r *retained) len() int {
 type waitingRetained struct {
 	mu     sync.Mutex
 	topics []string
-	qos    map[string]byte
+	asked  map[string]*wanted
 }
 
 func (w *waitingRetained) add(found []wanted) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.qos == nil {
-		w.qos = make(map[string]byte, len(found))
+	if w.asked == nil {
+		w.asked = make(map[string]*wanted, len(found))
 	}
-	for _, x := range found {
-		qos, ok := w.qos[x.topic]
-		if !ok {
-			w.topics = append(w.topics, x.topic)
+	for i := range found {
+		x := &found[i]
+		if before := w.asked[x.topic]; before != nil {
+			before.also(x.qos, x.ids...)
+			continue
 		}
-		w.qos[x.topic] = max(qos, x.qos)
+		w.topics = append(w.topics, x.topic)
+		w.asked[x.topic] = x
 	}
 }
 
@@ -141,15 +188,15 @@ func (w *waitingRetained) take(mayAck func() bool) (x wanted, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.topics) == 0 {
-		w.topics, w.qos = nil, nil
+		w.topics, w.asked = nil, nil
 		return x, false
 	}
-	x = wanted{w.topics[0], w.qos[w.topics[0]]}
+	x = *w.asked[w.topics[0]]
 	if x.qos > 0 && !mayAck() {
 		return x, false
 	}
 	w.topics = w.topics[1:]
-	delete(w.qos, x.topic)
+	delete(w.asked, x.topic)
 	return x, true
 }
 
@@ -168,7 +215,7 @@ func (c *conn) sendRetained(found []wanted) {
 // gone to the subscriber by itself, and the older one after it would look like
 // the last word.
 func (c *conn) fillRetained(buf []byte, full int) []byte {
-	room := func() bool { return c.sess.outbox.Len() < c.srv.limits.MaxInflight }
+	room := func() bool { return c.sess.outbox.Len() < c.window }
 	for len(buf) < full {
 		w, ok := c.retained.take(room)
 		if !ok {
@@ -188,12 +235,21 @@ func (c *conn) appendRetained(buf []byte, w wanted) []byte {
 		return buf
 	}
 	if qos := min(m.QoS, w.qos); qos > 0 {
-		c.push(withDelivery(m, qos, true), true)
+		c.push(withDelivery(m, qos, true).WithSubscriptionIDs(w.ids), true)
+		return buf
+	}
+	if m, ok = left(m); !ok {
 		return buf
 	}
 	p := packet.Publish{Retain: true, Topic: []byte(w.topic), Payload: m.Payload}
-	out, err := p.Append(buf, c.version)
-	if err != nil {
+	if m.Properties != nil || len(w.ids) > 0 {
+		var properties packet.Properties
+		properties.FromMessage(m.Properties)
+		properties.SubscriptionIdentifiers = w.ids
+		p.Properties = &properties
+	}
+	out, ok, err := c.appendPublish(buf, &p, w.topic, c.queueAliases)
+	if err != nil || !ok {
 		return buf
 	}
 	c.srv.stats.sent.Add(1)

@@ -119,7 +119,7 @@ func TestWhoSubscribesWhileAStateIsPublishedKnowsIt(t *testing.T) {
 		}
 		srv.router.subscribe(s, holdfast.Subscription{Filter: name})
 		s.subs[name] = holdfast.Subscription{Filter: name}
-		found := srv.retained.matching(map[string]byte{name: 0})
+		found := srv.retained.matching(map[string]holdfast.Subscription{name: {Filter: name}})
 		retained := c.appendRetained(nil, found[0])
 		both.Wait()
 		if !bytes.Contains(retained, []byte("new")) && len(c.out) == 0 {

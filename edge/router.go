@@ -9,7 +9,7 @@ import (
 )
 
 // What is remembered: the subscribers of so many topics, of so many subscribers
-// in all (16 bytes each), and of no longer topics, which nobody needs but one
+// in all (24 bytes each), and of no longer topics, which nobody needs but one
 // who wants to fill the memory.
 const (
 	matchCacheTopics       = 4096
@@ -21,22 +21,86 @@ const (
 // any subscription changes.
 type router struct {
 	mu     sync.RWMutex
-	tree   topic.Tree[*session, byte] // QoS by filter and session; guarded by mu
-	cache  map[string][]destination   // guarded by mu; its values are never changed
-	cached int                        // destinations in cache; guarded by mu
+	tree   topic.Tree[*session, options] // by filter and session; guarded by mu
+	cache  map[string][]destination      // guarded by mu; its values are never changed
+	cached int                           // destinations in cache; guarded by mu
+}
+
+// options are those of one subscription (MQTT 5, 3.8.3.1).
+type options struct {
+	id                   uint32 // Subscription Identifier; 0 is none
+	qos                  byte
+	noLocal, asPublished bool
 }
 
 // destination is one subscriber of a topic. Overlapping subscriptions of one
-// session make one copy, with the highest QoS of them (MQTT 3.1.1, 3.3.5).
+// session make one copy, with the highest QoS of them and all of their
+// identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-4].
 type destination struct {
-	sess *session
-	qos  byte
+	sess        *session
+	qos         byte
+	asPublished bool // the RETAIN flag stays as it was published
+	more        *more
+}
+
+// more is what few destinations have.
+type more struct {
+	ids []uint32
+	// noLocal: what the session itself publishes goes to own, which leaves its
+	// No Local subscriptions out; nil if those are all.
+	noLocal bool
+	own     *destination
+}
+
+// add takes one more subscription of the session into account.
+func (d *destination) add(o options) {
+	d.qos = max(d.qos, o.qos)
+	d.asPublished = d.asPublished || o.asPublished
+	if o.id != 0 || o.noLocal {
+		if d.more == nil {
+			d.more = new(more)
+		}
+		d.more.noLocal = d.more.noLocal || o.noLocal
+		if o.id != 0 {
+			d.more.ids = append(d.more.ids, o.id)
+		}
+	}
+}
+
+// of is d as it takes m; false if it does not, since m would go back to the
+// bridge or the No Local subscriber that it came from [MQTT-3.8.3-3].
+func (d destination) of(m *holdfast.Message) (destination, bool) {
+	if m.Origin != d.sess.clientID {
+		return d, true
+	}
+	switch {
+	case d.sess.bridge.Load():
+		return d, false
+	case d.more == nil || !d.more.noLocal:
+		return d, true
+	case d.more.own == nil:
+		return d, false
+	}
+	return *d.more.own, true
+}
+
+// retain is the RETAIN flag with which d gets m: 0, unless the subscriber has
+// asked for it as it was published [MQTT-3.3.1-12] [MQTT-3.3.1-13].
+func (d *destination) retain(m *holdfast.Message) bool {
+	return m.Retain && (d.asPublished || d.sess.bridge.Load())
+}
+
+func (d *destination) ids() []uint32 {
+	if d.more == nil {
+		return nil
+	}
+	return d.more.ids
 }
 
 func (r *router) subscribe(s *session, sub holdfast.Subscription) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.tree.Add(sub.Filter, s, sub.QoS)
+	r.tree.Add(sub.Filter, s, options{sub.Identifier, sub.QoS, sub.NoLocal, sub.RetainAsPublished})
 	r.changedLocked()
 }
 
@@ -82,16 +146,36 @@ func (r *router) match(name string) []destination {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at := make(map[*session]int)
-	r.tree.Match(name, func(s *session, qos byte) {
-		if i, ok := at[s]; ok {
-			dests[i].qos = max(dests[i].qos, qos)
-			return
-		}
-		at[s] = len(dests)
-		dests = append(dests, destination{s, qos})
-	})
+	dests = r.findLocked(name)
 	r.rememberLocked(name, dests)
+	return dests
+}
+
+func (r *router) findLocked(name string) (dests []destination) {
+	at := make(map[*session]int)
+	noLocal := false
+	r.tree.Match(name, func(s *session, o options) {
+		i, ok := at[s]
+		if !ok {
+			i = len(dests)
+			at[s] = i
+			dests = append(dests, destination{sess: s})
+		}
+		dests[i].add(o)
+		noLocal = noLocal || o.noLocal
+	})
+	if noLocal {
+		r.tree.Match(name, func(s *session, o options) {
+			d := &dests[at[s]]
+			if o.noLocal || d.more == nil || !d.more.noLocal {
+				return
+			}
+			if d.more.own == nil {
+				d.more.own = &destination{sess: s}
+			}
+			d.more.own.add(o)
+		})
+	}
 	return dests
 }
 
@@ -155,12 +239,13 @@ func (s *Server) accept(p publication, msg *holdfast.Message, done func(error)) 
 	pub := &holdfast.Publication{Msg: msg, Inbound: p.inbound, WillOf: p.willOf}
 	exactlyOnce := false
 	for _, d := range dests {
+		d, ok := d.of(p.msg)
 		qos := min(d.qos, p.msg.QoS)
 		switch {
-		case qos == 0 || d.echoes(p.msg):
+		case !ok || qos == 0:
 		case d.sess.durable:
 			pub.Sessions = append(pub.Sessions, holdfast.Delivery{
-				ClientID: d.sess.clientID, QoS: qos, Retain: d.sess.bridge.Load() && p.msg.Retain})
+				ClientID: d.sess.clientID, QoS: qos, Retain: d.retain(p.msg), SubscriptionIDs: d.ids()})
 		case qos == 2:
 			exactlyOnce = true
 		}
@@ -196,11 +281,6 @@ func (s *Server) acceptRetained(p publication, done func(error)) ([]destination,
 	return dests, err
 }
 
-// echoes reports whether the message would go back to the bridge it came from.
-func (d destination) echoes(m *holdfast.Message) bool {
-	return d.sess.bridge.Load() && m.Origin == d.sess.clientID
-}
-
 // deliver hands a message to the subscribers that are to get it with this QoS:
 // QoS 0 to everyone connected, QoS 1 and 2 to clean sessions. Durable sessions
 // take those from their queue. It never blocks.
@@ -213,11 +293,12 @@ func (s *Server) deliver(dests []destination, m *holdfast.Message, qos byte) {
 		return
 	}
 	for _, d := range dests {
+		d, ok := d.of(m)
 		c := d.sess.conn.Load()
-		if c == nil || d.sess.durable || min(d.qos, m.QoS) != qos || d.echoes(m) {
+		if c == nil || !ok || d.sess.durable || min(d.qos, m.QoS) != qos {
 			continue
 		}
-		if !c.push(withDelivery(m, qos, d.sess.bridge.Load() && m.Retain), false) && c.close(errSlow) {
+		if !c.push(withDelivery(m, qos, d.retain(m)).WithSubscriptionIDs(d.ids()), false) && c.close(errSlow) {
 			s.stats.droppedSlow.Add(1)
 		}
 	}
@@ -227,13 +308,19 @@ func (s *Server) deliverQoS0(dests []destination, m *holdfast.Message) {
 	// Once for all of them, and on the stack unless the topic is long.
 	var name [128]byte
 	p := packet.Publish{Topic: append(name[:0], m.Topic...), Payload: m.Payload}
+	var properties packet.Properties
+	properties.FromMessage(m.Properties)
 	for _, d := range dests {
+		d, ok := d.of(m)
 		c := d.sess.conn.Load()
-		if c == nil || min(d.qos, m.QoS) != 0 || d.echoes(m) {
+		if c == nil || !ok || min(d.qos, m.QoS) != 0 {
 			continue
 		}
-		p.Retain = d.sess.bridge.Load() && m.Retain
-		c.sendPublishQoS0(&p)
+		p.Retain, p.Properties = d.retain(m), nil
+		if properties.SubscriptionIdentifiers = d.ids(); m.Properties != nil || d.more != nil {
+			p.Properties = &properties
+		}
+		c.sendPublishQoS0(&p, m.Topic)
 	}
 }
 

@@ -103,10 +103,11 @@ func (c *client) login(id string, set ...func(*packet.Connect)) bool {
 	for _, f := range set {
 		f(&p)
 	}
+	c.v = p.Version
 	c.send(p.Append(nil))
 	ack := c.connack()
 	if ack.Code != packet.Accepted {
-		c.t.Fatalf("CONNACK with return code %d", ack.Code)
+		c.t.Fatalf("CONNACK with code %#x", ack.Code)
 	}
 	return ack.SessionPresent
 }
@@ -283,5 +284,19 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		case <-deadline.C:
 			t.Fatalf("never happened: %s", what)
 		}
+	}
+}
+
+// newTick is a moment, for loops that make something happen.
+func newTick() *time.Timer { return time.NewTimer(10 * time.Millisecond) }
+
+// whole is the bytes of a packet that must be possible to write.
+func whole(t *testing.T) func([]byte, error) []byte {
+	return func(b []byte, err error) []byte {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
 	}
 }

@@ -25,19 +25,24 @@ type Store interface {
 	// first listener opens.
 	Sessions() ([]holdfast.SessionState, error)
 	// Wills returns the stored wills by client identifier; called once, like Sessions.
-	Wills() (map[string]*holdfast.Message, error)
+	Wills() (map[string]*holdfast.Will, error)
 	// Retained returns every stored retained message; called once, like Sessions.
+	// Of one that expires, time.Since(Received) must be how long it has waited.
 	Retained() ([]*holdfast.Message, error)
 	// Outbox returns the queue of a durable session; the same one for the same
 	// client identifier, until the session is reset.
 	Outbox(clientID string) (Outbox, error)
 	// Change applies c. It must not block; done is called exactly once, on any
 	// goroutine, with nil when all of c is on disk. Changes and publications
-	// of one goroutine must be applied in the order of the calls.
+	// of one goroutine must be applied in the order of the calls. With Save.Detached the absence of the session begins.
 	Change(c *holdfast.SessionChange, done func(error))
 	// SetWill stores the will of a client, or removes it if will is nil; the
 	// rule for done is that of Change.
-	SetWill(clientID string, will *holdfast.Message, done func(error))
+	SetWill(clientID string, will *holdfast.Will, done func(error))
+	// ForgetRetained removes retained messages that have expired. It must not
+	// block; what it cannot remove may come again from Retained. Publications of
+	// the same topics are applied in the order of the calls.
+	ForgetRetained(topics ...string)
 }
 
 // Outbox is the queue of one session: it hands out messages oldest first, each

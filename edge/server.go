@@ -8,16 +8,17 @@
 // when it delivers to connected subscribers.
 //
 // Goroutines: one a listener, a reader and a writer for each connection, one for
-// wills that were refused; all are awaited by Shutdown.
+// wills that were refused, one for what clients that are away are owed (their
+// delayed wills, the end of their sessions); all are awaited by Shutdown.
 package edge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast"
@@ -34,6 +35,13 @@ type Limits struct {
 	// MaxInflight is how many QoS 1 and 2 messages may be unacknowledged by
 	// one subscriber (64; at most 65,535).
 	MaxInflight int
+	// ReceiveMaximum is how many QoS 1 and 2 messages an MQTT 5 client may have
+	// sent that are not acknowledged (1,000; at most 65,535); one more ends its
+	// connection (MQTT 5, 3.2.2.3.3).
+	ReceiveMaximum int
+	// MaxKeepAlive is the longest keep alive of an MQTT 5 client, which is told
+	// so, in whole seconds (none; at most 65,535 s).
+	MaxKeepAlive time.Duration
 	// MaxOutboundBytes bounds what waits in memory for one client that reads
 	// slowly (1 MiB). Beyond it QoS 0 is dropped and counted; a clean session
 	// with QoS 1 or 2 waiting is disconnected.
@@ -75,6 +83,9 @@ func (l Limits) withDefaults() Limits {
 	def(&l.MaxConnections, 1000)
 	def(&l.MaxInflight, 64)
 	l.MaxInflight = min(l.MaxInflight, maxPacketID)
+	def(&l.ReceiveMaximum, 1000)
+	l.ReceiveMaximum = min(l.ReceiveMaximum, maxPacketID)
+	l.MaxKeepAlive = min(max(l.MaxKeepAlive, 0), 65535*time.Second)
 	def(&l.MaxOutboundBytes, 1<<20)
 	def(&l.MaxPendingBytes, 8<<20)
 	def(&l.MaxClientIDLength, 1024)
@@ -117,14 +128,19 @@ type Server struct {
 	sessions map[string]*session   // by client identifier; guarded by mu
 	conns    map[*conn]struct{}    // guarded by mu
 	lns      map[net.Listener]bool // guarded by mu
-	retrying bool                  // retryWills runs; guarded by mu
+	serving  bool                  // retryWills and watchAbsent run; guarded by mu
 	closed   bool                  // guarded by mu
 	quit     chan struct{}         // closed with closed
-	wg       sync.WaitGroup        // listeners and connections; Add only under mu
+	// absentWake has capacity 1: watchAbsent is to look again.
+	absentWake chan struct{}
+	// early counts the bytes of read buffers of clients before their CONNECT.
+	early atomic.Int64
+	wg    sync.WaitGroup // listeners and connections; Add only under mu
 }
 
 // NewServer restores sessions and retained messages from the store and
-// publishes the wills that were outstanding when the process ended. This is
+// publishes the wills that were outstanding when the process ended, except for
+// those whose delay goes on. This is
 // done before any client can connect: a will that came after its client had
 // come back would overwrite the newer state (MQTT 3.1.1, 3.1.2.5 allows the
 // delay).
@@ -137,6 +153,8 @@ func NewServer(o Options) (*Server, error) {
 		conns:    make(map[*conn]struct{}),
 		lns:      make(map[net.Listener]bool),
 		quit:     make(chan struct{}),
+
+		absentWake: make(chan struct{}, 1),
 	}
 	s.pending.init(int64(s.limits.MaxPendingBytes))
 	s.wills.init()
@@ -151,8 +169,11 @@ func NewServer(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read sessions: %w", err)
 	}
+	now := time.Now()
+	away := make(map[string]time.Duration, len(states))
 	for _, st := range states {
-		if err := s.restoreSession(st); err != nil {
+		away[st.ClientID] = st.Away
+		if err := s.restoreSession(st, now); err != nil {
 			return nil, err
 		}
 	}
@@ -161,7 +182,12 @@ func NewServer(o Options) (*Server, error) {
 		return nil, fmt.Errorf("read wills: %w", err)
 	}
 	for id, will := range wills {
-		s.publishWill(id, will)
+		ss, waited := s.sessions[id], away[id]
+		if ss != nil && time.Duration(will.Delay)*time.Second > waited {
+			ss.delayWill(will, now, waited)
+			continue
+		}
+		s.publishWill(id, will.Msg)
 	}
 	return s, nil
 }
@@ -176,13 +202,15 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	s.lns[ln] = true
 	s.wg.Add(1)
-	if !s.retrying {
-		s.retrying = true
-		s.wg.Add(1)
-		go func() {
-			defer s.wg.Done()
-			s.retryWills()
-		}()
+	if !s.serving {
+		s.serving = true
+		for _, run := range []func(){s.retryWills, s.watchAbsent} {
+			s.wg.Add(1)
+			go func() {
+				defer s.wg.Done()
+				run()
+			}()
+		}
 	}
 	s.mu.Unlock()
 	defer s.wg.Done()
@@ -193,6 +221,11 @@ func (s *Server) Serve(ln net.Listener) error {
 // state) as if a client had published it. done is called exactly once, on any
 // goroutine: with nil when the message is safe in every durable destination.
 func (s *Server) Publish(msg *holdfast.Message, done func(error)) {
+	if msg.Received.IsZero() {
+		m := *msg
+		m.Received = time.Now()
+		msg = &m
+	}
 	if err := s.publish(publication{msg: msg}, done); err != nil {
 		done(err)
 	}
@@ -230,9 +263,3 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	<-stopped
 	return ctx.Err()
 }
-
-var (
-	errShutdown = errors.New("the gateway is shutting down")
-	errSlow     = errors.New("the client reads too slowly for its QoS 1 and 2 messages (limits.max_outbound_bytes)")
-	errTakeover = errors.New("another connection has taken over the client identifier")
-)

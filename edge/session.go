@@ -6,8 +6,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"holdfast"
+	"holdfast/edge/packet"
 )
 
 const maxPacketID = 65535
@@ -17,7 +19,9 @@ const maxPacketID = 65535
 // outbound ids are ours, and the same number in both means nothing.
 type session struct {
 	clientID string
-	durable  bool // CleanSession 0: it outlives connections and, on disk, the process
+	// durable: it may outlive connections and, on disk, the process
+	// (CleanSession 0, or a Session Expiry Interval).
+	durable bool
 	// bridge: the client is a bridge, whose own messages do not come back to
 	// it. Each CONNECT says it anew, while publishers read it.
 	bridge atomic.Bool
@@ -31,8 +35,18 @@ type session struct {
 	// guards changes, anyone may read.
 	conn atomic.Pointer[conn]
 
-	mu   sync.Mutex
-	subs map[string]holdfast.Subscription // by filter; guarded by mu
+	// endsAt is when the session ends if nobody takes it up, and will is to be
+	// published at willAt if nobody does; zero and nil without. savedDetached:
+	// on disk the session has no connection. Guarded by Server.mu.
+	endsAt, willAt time.Time
+	will           *holdfast.Message
+	savedDetached  bool
+
+	mu sync.Mutex
+	// expiry is the Session Expiry Interval in seconds (MQTT 5, 3.1.2.11.2).
+	// Guarded by mu.
+	expiry uint32
+	subs   map[string]holdfast.Subscription // by filter; guarded by mu
 	// subsBytes is the length of all filters in subs. Guarded by mu.
 	subsBytes int
 	// inbound are packet identifiers of the client: QoS 1 and 2 that are not
@@ -60,7 +74,7 @@ func (s *session) attached() bool { return s.conn.Load() != nil }
 
 // stateLocked is the part of the session that a SessionChange saves.
 func (s *session) stateLocked() *holdfast.SessionState {
-	st := &holdfast.SessionState{ClientID: s.clientID, Expiry: holdfast.NeverExpires}
+	st := &holdfast.SessionState{ClientID: s.clientID, Expiry: s.expiry}
 	for _, f := range slices.Sorted(maps.Keys(s.subs)) {
 		st.Subscriptions = append(st.Subscriptions, s.subs[f])
 	}
@@ -68,28 +82,39 @@ func (s *session) stateLocked() *holdfast.SessionState {
 }
 
 // setLocked adds or replaces a subscription.
-func (s *session) setLocked(sub holdfast.Subscription) {
-	if _, replaces := s.subs[sub.Filter]; !replaces {
+func (s *session) setLocked(sub holdfast.Subscription) (replaces bool) {
+	if _, replaces = s.subs[sub.Filter]; !replaces {
 		s.subsBytes += len(sub.Filter)
 	}
 	s.subs[sub.Filter] = sub
+	return replaces
 }
 
-func (s *session) removeLocked(filter string) {
-	if _, ok := s.subs[filter]; ok {
+func (s *session) removeLocked(filter string) (existed bool) {
+	if _, existed = s.subs[filter]; existed {
 		s.subsBytes -= len(filter)
 		delete(s.subs, filter)
 	}
+	return existed
 }
 
-// restoreSession brings a stored session back; it has no connection yet.
-func (s *Server) restoreSession(st holdfast.SessionState) error {
+// restoreSession brings a stored session back; it has no connection yet. One
+// whose time is over ends here.
+func (s *Server) restoreSession(st holdfast.SessionState, now time.Time) error {
+	life := time.Duration(st.Expiry) * time.Second
+	if st.Expiry != holdfast.NeverExpires && st.Away >= life {
+		s.opts.Store.Change(&holdfast.SessionChange{ClientID: st.ClientID, Reset: true}, func(error) {})
+		return nil
+	}
 	box, err := s.opts.Store.Outbox(st.ClientID)
 	if err != nil {
 		return fmt.Errorf("open the queue of session %q: %w", st.ClientID, err)
 	}
 	ss := newSession(st.ClientID, true)
-	ss.outbox = box
+	ss.outbox, ss.expiry, ss.savedDetached = box, st.Expiry, st.Detached
+	if st.Expiry != holdfast.NeverExpires {
+		ss.endsAt = now.Add(life - st.Away)
+	}
 	for _, id := range st.Inbound {
 		ss.inbound[id] = &inbound{state: inReceived, qos: 2}
 	}
@@ -101,12 +126,16 @@ func (s *Server) restoreSession(st holdfast.SessionState) error {
 		s.router.subscribe(ss, sub)
 	}
 	s.sessions[st.ClientID] = ss
+	if !ss.endsAt.IsZero() && !st.Detached {
+		s.saveDetachedLocked(ss) // so that another crash does not begin anew
+	}
 	return nil
 }
 
 // attach gives c the session of its client identifier and ends whatever other
 // connection has it [MQTT-3.1.4-2]. It returns when the other connection has
-// left its session behind, its will published.
+// left its session behind, its will published. clean asks for a new session;
+// that is durable if c.expiry is not 0.
 func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err error) {
 	for {
 		s.mu.Lock()
@@ -118,7 +147,7 @@ func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err err
 		if old != nil {
 			if other := old.conn.Load(); other != nil {
 				s.mu.Unlock()
-				other.abort(errTakeover)
+				other.close(errTakeover) // which a client of MQTT 5 is told [MQTT-3.1.4-3]
 				<-other.gone
 				continue
 			}
@@ -127,23 +156,27 @@ func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err err
 		case old != nil && !clean:
 			ss, present = old, true
 		default:
-			if !clean && s.durableLocked() >= s.limits.MaxSessions {
+			if c.expiry > 0 && s.durableLocked() >= s.limits.MaxSessions {
 				s.mu.Unlock()
-				return nil, false, fmt.Errorf("limits.max_sessions (%d) is met: raise it, or end sessions that nobody uses by connecting with their client identifier and clean session 1", s.limits.MaxSessions)
+				return nil, false, &packet.Error{Code: packet.QuotaExceeded, Text: fmt.Sprintf("limits.max_sessions (%d) is met: raise it, or end sessions that nobody uses by connecting with their client identifier and clean session 1", s.limits.MaxSessions)}
 			}
-			ss = newSession(c.clientID, !clean)
+			ss = newSession(c.clientID, c.expiry > 0)
 			if old != nil {
 				ss.replacesDurable = true
 				s.router.forget(old)
+				if old.will != nil { // the session ends before its delay [MQTT-3.1.3-9]
+					s.publishWill(c.clientID, old.will)
+				}
 			}
 			s.sessions[c.clientID] = ss
 		}
 		ss.bridge.Store(c.bridge)
 		ss.conn.Store(c)
 		// A will that still waits would speak after its client has come back.
-		c.staleWill = s.wills.take(c.clientID)
+		refused := s.wills.take(c.clientID)
+		c.staleWill = ss.returnLocked() || refused
 		s.mu.Unlock()
-		if c.staleWill {
+		if refused {
 			s.log.Warn("will dropped: it was refused until its client came back", "client_id", c.clientID)
 		}
 		return ss, present, nil
@@ -162,22 +195,19 @@ func (s *Server) durableLocked() (n int) {
 
 // detach takes the session from c. What was in flight goes back to the outbox,
 // to be sent again on the next connection; a clean session ends here. The
-// connection's goroutines no longer use the session.
-func (s *Server) detach(c *conn) {
+// connection's goroutines no longer use the session. It returns the will if that
+// is to be published now.
+func (s *Server) detach(c *conn, will *holdfast.Will) *holdfast.Will {
 	ss := c.sess
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ss.conn.Store(nil)
-	if !ss.durable {
+	// A durable session without an outbox was never stored: CONNECT failed on
+	// the disk.
+	if !ss.durable || ss.outbox == nil {
 		s.router.forget(ss)
 		delete(s.sessions, ss.clientID)
-		return
-	}
-	if ss.outbox == nil {
-		// The session was never stored: CONNECT failed on the disk.
-		s.router.forget(ss)
-		delete(s.sessions, ss.clientID)
-		return
+		return will
 	}
 	ss.outbox.Notify(nil)
 	ids := ss.takeInflight()
@@ -185,6 +215,7 @@ func (s *Server) detach(c *conn) {
 		ids = append(ids, c.held.ID)
 	}
 	ss.outbox.Release(ids...)
+	return s.leaveLocked(ss, will)
 }
 
 // openOutbox gives the session its queue, before its connection starts and
@@ -194,7 +225,9 @@ func (s *Server) openOutbox(ss *session) error {
 		return nil
 	}
 	if !ss.durable {
-		ss.outbox = newMemoryOutbox(s.limits.MaxOutboundBytes)
+		box := newMemoryOutbox(s.limits.MaxOutboundBytes)
+		box.expired = &s.stats.droppedExpired
+		ss.outbox = box
 		return nil
 	}
 	box, err := s.opts.Store.Outbox(ss.clientID)

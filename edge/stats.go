@@ -14,6 +14,8 @@ type counters struct {
 	notRetained        atomic.Uint64
 	notKeptQoS0        atomic.Uint64
 	refusedFull        atomic.Uint64
+	droppedExpired     atomic.Uint64
+	droppedTooLarge    atomic.Uint64
 }
 
 // Stats is a snapshot for people and metrics; all counts since the start.
@@ -30,6 +32,10 @@ type Stats struct {
 	// DroppedDenied because their publisher may not use the topic.
 	DroppedQoS0   uint64 `json:"dropped_qos0"`
 	DroppedDenied uint64 `json:"dropped_denied"`
+	// DroppedExpired lived no longer when a client without a session on disk
+	// could be sent them, DroppedTooLarge are larger than their subscriber takes.
+	DroppedExpired  uint64 `json:"dropped_expired"`
+	DroppedTooLarge uint64 `json:"dropped_too_large"`
 	// SlowDisconnected counts clean sessions that were ended for slowness.
 	SlowDisconnected uint64 `json:"slow_disconnected"`
 	NotRetained      uint64 `json:"not_retained"`
@@ -61,6 +67,7 @@ func (s *Server) Stats() Stats {
 		Connections: s.stats.connections.Load(),
 		Received:    s.stats.received.Load(), Sent: s.stats.sent.Load(),
 		DroppedQoS0: s.stats.droppedQoS0.Load(), DroppedDenied: s.stats.droppedDenied.Load(),
+		DroppedExpired: s.stats.droppedExpired.Load(), DroppedTooLarge: s.stats.droppedTooLarge.Load(),
 		SlowDisconnected: s.stats.droppedSlow.Load(), NotRetained: s.stats.notRetained.Load(),
 		NotKeptQoS0: s.stats.notKeptQoS0.Load(),
 		RefusedFull: s.stats.refusedFull.Load(), RefusedConnections: s.stats.refusedConnections.Load(),

@@ -51,7 +51,7 @@ func (w *wills) all() map[string]*holdfast.Message {
 }
 
 // publishWill publishes the will of a client whose connection ended without
-// DISCONNECT (MQTT 3.1.1, 3.1.2.5). The stored will goes in the same
+// DISCONNECT (MQTT 3.1.1, 3.1.2.5), or some time ago. The stored will goes in the same
 // transaction as its publication; if that fails it is tried again until the
 // client is back, or at the next start.
 func (s *Server) publishWill(clientID string, will *holdfast.Message) {

@@ -63,7 +63,7 @@ func (s *Store) admitLocked(p *holdfast.Publication, appends []Append, total int
 	return nil
 }
 
-var errPending = fmt.Errorf("storage: too much waits for the disk: %w", holdfast.ErrFull)
+var errPending = fmt.Errorf("storage: too much waits for the disk: %w", holdfast.ErrBusy)
 
 func (q *Queue) fullError() error {
 	return fmt.Errorf("storage: queue %q: %w", q.name, holdfast.ErrFull)

@@ -94,7 +94,7 @@ func damageImage(t testing.TB) image {
 			}
 		}
 		// The progress rides on one more commit.
-		s.SetWill("w", &holdfast.Message{Topic: "w"}, func(err error) { done <- err })
+		s.SetWill("w", &holdfast.Will{Msg: &holdfast.Message{Topic: "w"}}, func(err error) { done <- err })
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}

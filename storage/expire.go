@@ -1,8 +1,13 @@
 package storage
 
-import "time"
+import (
+	"time"
 
-// Messages that are too old are dropped when they would be handed out, and,
+	"holdfast"
+)
+
+// Messages that are too old, or whose Message Expiry Interval has passed, are
+// dropped when they would be handed out, and, by the age that a queue allows,
 // so that the backlog of a dead link shrinks too, by a look at the head of each
 // lane now and then. A lane is in the order of arrival, so what is behind a
 // head that is young enough is young enough too, unless routes with different
@@ -43,6 +48,38 @@ func (q *Queue) expiredLocked(e *entry, now int64) bool {
 	}
 	age := q.maxAgeOf(q.routes[e.route])
 	return age > 0 && now-e.at > age
+}
+
+// lapsedLocked reports whether the Message Expiry Interval of e has passed
+// before its delivery has begun [MQTT-3.3.2-5].
+func (q *Queue) lapsedLocked(l *lane, e *entry) bool {
+	p := e.msg.Properties
+	if p == nil || !p.HasExpiry || e.at == 0 || e.again && e.pos >= l.opened {
+		return false
+	}
+	if _, begun := q.released[e.pos]; begun && l.id == holdfast.Normal {
+		return false
+	}
+	_, ok := e.msg.After(q.waitedLocked(e))
+	return !ok
+}
+
+// agedLocked is the message of e with what is left of its expiry.
+func (q *Queue) agedLocked(e *entry) *holdfast.Message {
+	p := e.msg.Properties
+	if p == nil || !p.HasExpiry || e.at == 0 {
+		return e.msg
+	}
+	m, ok := e.msg.After(q.waitedLocked(e))
+	if !ok { // its delivery had begun in time, and goes on
+		m, _ = e.msg.After(time.Duration(p.Expiry) * time.Second)
+	}
+	return m
+}
+
+// waitedLocked is how long e has surely been in the store.
+func (q *Queue) waitedLocked(e *entry) time.Duration {
+	return time.Duration(max(0, q.s.age.now()-e.at)) * time.Millisecond
 }
 
 // expireHeadsLocked drops expired heads of l; load is true if the next must be

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -17,6 +18,9 @@ type Append struct {
 
 // recordOverhead is what a record takes beside its message.
 const recordOverhead = 16
+
+// emptyProperties is what properties take beside their contents.
+const emptyProperties = 6 * binary.MaxVarintLen32
 
 // Publish makes p safe in all of its durable destinations inside the broker and
 // in appends, in one transaction, or in none of them. All admission is decided
@@ -52,6 +56,11 @@ func (s *Store) Publish(p *holdfast.Publication, appends []Append, done func(err
 		return tooLarge(bound)
 	}
 	total := len(p.Sessions) * bound
+	for i := range p.Sessions {
+		if ids := p.Sessions[i].SubscriptionIDs; len(ids) > 0 {
+			total += subscriptionIDsBound(ids) + emptyProperties
+		}
+	}
 	for i := range appends {
 		n := messageBound(appends[i].Msg) + recordOverhead
 		if n > MaxMessage {
@@ -82,7 +91,12 @@ func (s *Store) Publish(p *holdfast.Publication, appends []Append, done func(err
 	}
 	for i := range p.Sessions {
 		d := &p.Sessions[i]
-		wakes = s.enqueueLocked(s.sessionLocked(d.ClientID), newItem{msg: m, qos: d.QoS, retain: d.Retain, qos0: m.QoS == 0}, bound, u, wakes)
+		n := bound
+		if len(d.SubscriptionIDs) > 0 {
+			n += subscriptionIDsBound(d.SubscriptionIDs) + emptyProperties
+		}
+		out := m.WithSubscriptionIDs(d.SubscriptionIDs)
+		wakes = s.enqueueLocked(s.sessionLocked(d.ClientID), newItem{msg: out, qos: d.QoS, retain: d.Retain, qos0: m.QoS == 0}, n, u, wakes)
 	}
 	for i := range appends {
 		a := &appends[i]

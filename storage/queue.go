@@ -237,7 +237,7 @@ func (q *Queue) try(lanes holdfast.Lanes, wait bool) (it holdfast.Item, ok bool,
 		q.reader = q.reader || wait
 		e, behind := q.handOutLocked(lanes)
 		if e != nil {
-			it = holdfast.Item{ID: holdfast.NewItemID(e.lane, e.pos), Route: q.routes[e.route].name, Msg: e.msg, Again: e.again}
+			it = holdfast.Item{ID: holdfast.NewItemID(e.lane, e.pos), Route: q.routes[e.route].name, Msg: q.agedLocked(&e.entry), Again: e.again}
 			s.mu.Unlock()
 			return it, true, nil, nil
 		}
@@ -290,6 +290,11 @@ func (q *Queue) handOutLocked(lanes holdfast.Lanes) (*handedOut, *lane) {
 			}
 		}
 		head, load := l.headLocked()
+		for head != nil && l.visibleLocked(head) && q.lapsedLocked(l, head) {
+			q.dropHeadLocked(l, reasonExpired)
+			q.s.lazyLocked()
+			head, load = l.headLocked()
+		}
 		if load {
 			return nil, l
 		}

@@ -85,6 +85,12 @@ func appendMessage(b []byte, m *holdfast.Message, qos byte, retain bool) []byte 
 		b = appendString(b, u.Name)
 		b = appendString(b, u.Value)
 	}
+	if len(p.SubscriptionIDs) > 0 {
+		b = binary.AppendUvarint(b, uint64(len(p.SubscriptionIDs)))
+		for _, id := range p.SubscriptionIDs {
+			b = binary.AppendUvarint(b, uint64(id))
+		}
+	}
 	return b
 }
 
@@ -96,9 +102,13 @@ func messageBound(m *holdfast.Message) int {
 		for _, u := range p.User {
 			n += len(u.Name) + len(u.Value) + 2*binary.MaxVarintLen32
 		}
+		n += subscriptionIDsBound(p.SubscriptionIDs)
 	}
 	return n
 }
+
+// subscriptionIDsBound is at least the length of the stored form of ids.
+func subscriptionIDsBound(ids []uint32) int { return (len(ids) + 1) * binary.MaxVarintLen32 }
 
 func appendString(b []byte, s string) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s)))
@@ -156,7 +166,7 @@ func (d *decoder) bytes() []byte {
 
 func (d *decoder) string() string { return string(d.bytes()) }
 
-// message reads what appendMessage wrote. The payload shares the memory of the
+// message reads what appendMessage wrote, up to the end of d. The payload shares the memory of the
 // value; a topic equal to like is not allocated again.
 func (d *decoder) message(like string) *holdfast.Message {
 	flags := d.byte()
@@ -196,6 +206,9 @@ func (d *decoder) message(like string) *holdfast.Message {
 				return nil
 			}
 		}
+		if len(d.b) > 0 { // it ends before them if there are none
+			p.SubscriptionIDs = d.subscriptionIDs()
+		}
 		m.Properties = p
 	}
 	if d.bad || m.QoS > 2 {
@@ -203,6 +216,23 @@ func (d *decoder) message(like string) *holdfast.Message {
 		return nil
 	}
 	return m
+}
+
+func (d *decoder) subscriptionIDs() (ids []uint32) {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.b, d.bad = nil, true
+		return nil
+	}
+	for range n {
+		id := d.uvarint()
+		if id == 0 || id > 268_435_455 { // MQTT 5, 3.8.2.1.2
+			d.bad = true
+			return nil
+		}
+		ids = append(ids, uint32(id))
+	}
+	return ids
 }
 
 // seal frames a small value: version, body, CRC32C.

@@ -33,6 +33,7 @@ func FuzzBatch(f *testing.F) {
 // FuzzRecord goes around the checksums.
 func FuzzRecord(f *testing.F) {
 	f.Add(appendMessage(nil, &holdfast.Message{Topic: "a", Payload: []byte("p"), Properties: &holdfast.Properties{ContentType: "c", User: []holdfast.UserProperty{{Name: "n"}}}}, 1, true))
+	f.Add(appendMessage(nil, &holdfast.Message{Topic: "a", Properties: &holdfast.Properties{SubscriptionIDs: []uint32{1, 128}}}, 1, true))
 	f.Fuzz(func(t *testing.T, v []byte) {
 		d := decoder{b: v}
 		m := d.message("a")

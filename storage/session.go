@@ -4,13 +4,15 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"holdfast"
 )
 
 const sessionVersion = 1
 
-func encodeSession(st *holdfast.SessionState) []byte {
+// encodeSession has the age of the store at its end if the session is detached.
+func encodeSession(st *holdfast.SessionState, age int64) []byte {
 	b := []byte{sessionVersion}
 	b = binary.BigEndian.AppendUint32(b, st.Expiry)
 	b = binary.AppendUvarint(b, uint64(len(st.Subscriptions)))
@@ -27,16 +29,20 @@ func encodeSession(st *holdfast.SessionState) []byte {
 		b = append(b, flags)
 		b = binary.AppendUvarint(b, uint64(sub.Identifier))
 	}
+	if st.Detached {
+		b = binary.AppendUvarint(b, uint64(age))
+	}
 	return seal(b)
 }
 
-func decodeSession(v []byte) (st holdfast.SessionState, err error) {
+// decodeSession also returns the age of the store when the session was detached.
+func decodeSession(v []byte) (st holdfast.SessionState, age int64, err error) {
 	d, err := unseal(v, sessionVersion, "session")
 	if err != nil {
-		return st, err
+		return st, 0, err
 	}
 	if len(d.b) < 4 {
-		return st, corrupt("session")
+		return st, 0, corrupt("session")
 	}
 	st.Expiry, d.b = binary.BigEndian.Uint32(d.b), d.b[4:]
 	for range d.uvarint() {
@@ -52,10 +58,13 @@ func decodeSession(v []byte) (st holdfast.SessionState, err error) {
 		sub.Identifier = uint32(d.uvarint())
 		st.Subscriptions = append(st.Subscriptions, sub)
 	}
-	if d.bad || len(d.b) != 0 {
-		return st, corrupt("session")
+	if st.Detached = !d.bad && len(d.b) > 0; st.Detached {
+		age = int64(d.uvarint())
 	}
-	return st, nil
+	if d.bad || len(d.b) != 0 || age < 0 || age >= 1<<60 {
+		return st, 0, corrupt("session")
+	}
+	return st, age, nil
 }
 
 // Sessions returns every stored session that a Change has saved. It reads what
@@ -69,7 +78,7 @@ func (s *Store) Sessions() ([]holdfast.SessionState, error) {
 		}
 		return byID[id]
 	}
-	saved := map[uint32]bool{}
+	saved, left := map[uint32]bool{}, map[uint32]int64{}
 	prefix := []byte{keyMeta}
 	err := s.read(func(eng engine) error {
 		return eng.scan(prefix, prefix, false, func(k, v []byte) bool {
@@ -79,14 +88,15 @@ func (s *Store) Sessions() ([]holdfast.SessionState, error) {
 			id := binary.BigEndian.Uint32(k[1:])
 			switch rest := k[6:]; {
 			case k[5] == metaSession:
-				st, err := decodeSession(v)
+				st, age, err := decodeSession(v)
 				if err != nil {
 					s.unreadable("session", err)
 					return true
 				}
 				saved[id] = true
 				have := at(id)
-				have.Expiry, have.Subscriptions = st.Expiry, st.Subscriptions
+				have.Expiry, have.Subscriptions, have.Detached = st.Expiry, st.Subscriptions, st.Detached
+				left[id] = age
 			case k[5] == metaInbound && len(rest) == 2:
 				at(id).Inbound = append(at(id).Inbound, binary.BigEndian.Uint16(rest))
 			case k[5] == metaReleased && len(rest) == 8:
@@ -111,6 +121,10 @@ func (s *Store) Sessions() ([]holdfast.SessionState, error) {
 		if len(st.Released) == 0 {
 			st.Released = nil
 		}
+		if st.Detached {
+			s.age.reach(left[id])
+			st.Away = time.Duration(max(0, s.age.now()-left[id])) * time.Millisecond
+		}
 		st.ClientID = q.name
 		list = append(list, *st)
 	}
@@ -128,7 +142,13 @@ func (s *Store) Change(c *holdfast.SessionChange, done func(error)) {
 	var state []byte
 	total := 64 + 64*(len(c.ForgetInbound)+len(c.Released))
 	if c.Save != nil {
-		state = encodeSession(c.Save)
+		age := int64(0)
+		if c.Save.Detached {
+			s.mu.Lock()
+			age = s.age.now()
+			s.mu.Unlock()
+		}
+		state = encodeSession(c.Save, age)
 		total += len(state) + len(c.ClientID)
 		if len(state) > MaxMessage {
 			done(fmt.Errorf("storage: the subscriptions of a session take %d bytes: %w", len(state), holdfast.ErrTooLarge))

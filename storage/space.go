@@ -36,8 +36,8 @@ func (l spaceLevel) String() string { return [...]string{"ok", "low", "short", "
 // lookEvery is the time between two looks while space is short of.
 const lookEvery = time.Second
 
-// errSpace wraps ErrFull: the same may be offered again later.
-var errSpace = fmt.Errorf("storage: the disk is full: %w", holdfast.ErrFull)
+// errSpace wraps ErrBusy: the same may be offered again later.
+var errSpace = fmt.Errorf("storage: the disk is full: %w", holdfast.ErrBusy)
 
 // disk is what is known of the free space. It is guarded by Store.mu.
 type disk struct {

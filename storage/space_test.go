@@ -48,7 +48,7 @@ func TestTheReserveOfTheDiskIsKept(t *testing.T) {
 		}
 		will := func() error {
 			done := make(chan error, 1)
-			s.SetWill("c", &holdfast.Message{Topic: "w"}, func(err error) { done <- err })
+			s.SetWill("c", &holdfast.Will{Msg: &holdfast.Message{Topic: "w"}}, func(err error) { done <- err })
 			return <-done
 		}
 		look := func(bytes int64, level string) {

@@ -86,7 +86,7 @@ func TestManyAtOnceWithFailures(t *testing.T) {
 					s.Change(&holdfast.SessionChange{ClientID: client, Reset: true, Save: &holdfast.SessionState{Expiry: 1}}, func(err error) { done <- err })
 					<-done
 				case 20:
-					s.SetWill(client, m, func(err error) { done <- err })
+					s.SetWill(client, &holdfast.Will{Msg: m}, func(err error) { done <- err })
 					<-done
 				case 30:
 					_ = s.Queues()

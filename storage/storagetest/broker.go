@@ -144,7 +144,11 @@ func wills(b *bench) {
 	b.start(storage.Options{})
 	set := func(id string, m *holdfast.Message) {
 		done := make(chan error, 1)
-		b.s.SetWill(id, m, func(err error) { done <- err })
+		var will *holdfast.Will
+		if m != nil {
+			will = &holdfast.Will{Msg: m, Delay: 4_000_000_000}
+		}
+		b.s.SetWill(id, will, func(err error) { done <- err })
 		b.must(<-done)
 	}
 	set("a", msg("w/a", 1, "gone"))
@@ -158,7 +162,7 @@ func wills(b *bench) {
 	b.start(storage.Options{})
 	w, err := b.s.Wills()
 	b.must(err)
-	if len(w) != 1 || w["c"] == nil || w["c"].Topic != "w/c" {
+	if len(w) != 1 || w["c"] == nil || w["c"].Msg.Topic != "w/c" || w["c"].Delay != 4_000_000_000 {
 		b.Fatalf("%v", w)
 	}
 }

@@ -156,6 +156,8 @@ func (g *Gateway) limits() edge.Limits {
 		MaxPacketSize:     int(l.MaxPacketSize),
 		MaxConnections:    l.MaxConnections,
 		MaxInflight:       l.MaxInflight,
+		ReceiveMaximum:    l.ReceiveMaximum,
+		MaxKeepAlive:      l.MaxKeepAlive,
 		MaxOutboundBytes:  int(l.MaxOutboundBytes),
 		MaxPendingBytes:   int(l.MaxPendingBytes),
 		ConnectTimeout:    l.ConnectTimeout,

@@ -48,7 +48,7 @@ func TestAGatewayWithoutADiskRunsAndTells(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The commit of the next change comes behind that of the message.
-		g.store.SetWill("w", &holdfast.Message{Topic: "w"}, func(err error) { stored <- err })
+		g.store.SetWill("w", &holdfast.Will{Msg: &holdfast.Message{Topic: "w"}}, func(err error) { stored <- err })
 		if err := <-stored; err != nil {
 			t.Fatal(err)
 		}
