@@ -61,6 +61,17 @@ func (c *client) expectDisconnect(code packet.ReasonCode) {
 	c.expectEnd()
 }
 
+// acked waits until the broker has taken what was published with packet
+// identifier 1, or with QoS 0.
+func (c *client) acked(qos byte) {
+	c.t.Helper()
+	if qos == 0 {
+		c.expectNothing()
+		return
+	}
+	c.expectAck(packet.PUBACK, 1)
+}
+
 // greet sends CONNECT and returns CONNACK, whatever it says.
 func (c *client) greet(id string, set ...func(*packet.Connect)) packet.Connack {
 	c.t.Helper()
@@ -551,6 +562,7 @@ func TestRetainAsPublishedAndRetainHandling(t *testing.T) {
 			b := startBroker(t, newFakeDisk())
 			p := b.connect("pub", v5)
 			p.publish("r", "kept", qos, uint16(qos), retaining)
+			p.acked(qos)
 			c := b.connect("c", session)
 			sub := holdfast.Subscription{Filter: "r", QoS: qos, RetainHandling: 1}
 			kept := func() {
@@ -573,6 +585,7 @@ func TestRetainAsPublishedAndRetainHandling(t *testing.T) {
 				c.subscribe5(5, holdfast.Subscription{Filter: "live", QoS: qos, RetainAsPublished: asPublished, RetainHandling: 2})
 				for _, retain := range []bool{false, true} {
 					p.publish("live", "x", qos, uint16(qos), func(p *packet.Publish) { p.Retain = retain })
+					p.acked(qos)
 					if got := c.expectPublish("live", "x", qos); got.Retain != (retain && asPublished) {
 						t.Errorf("RETAIN %v with Retain As Published %v, published with %v", got.Retain, asPublished, retain)
 					}
