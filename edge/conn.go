@@ -52,7 +52,6 @@ type conn struct {
 	lastTopic string // of the last PUBLISH, to save an allocation
 	heard     heardAliases
 	early     int  // what buf counts for in Server.early
-	cleanOnly bool // CONNECT asked for a new session
 	clean     bool // DISCONNECT came: the will is not to be published
 	will      *holdfast.Will
 	staleWill bool // a will of an earlier connection is on disk and is to be removed
