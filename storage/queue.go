@@ -292,7 +292,6 @@ func (q *Queue) handOutLocked(lanes holdfast.Lanes) (*handedOut, *lane) {
 		head, load := l.headLocked()
 		for head != nil && l.visibleLocked(head) && q.lapsedLocked(l, head) {
 			q.dropHeadLocked(l, reasonExpired)
-			q.s.lazyLocked()
 			head, load = l.headLocked()
 		}
 		if load {

@@ -49,7 +49,7 @@ func TestWhatWaitsIsWrittenInTime(t *testing.T) {
 		time.Sleep(499 * time.Millisecond) // of the bubble
 		for range 3 {
 			done := make(chan error, 1)
-			s.SetWill("c", m, func(err error) { done <- err })
+			s.SetWill("c", &holdfast.Will{Msg: m}, func(err error) { done <- err })
 			if err := <-done; err != nil {
 				t.Fatal(err)
 			}

@@ -61,7 +61,7 @@ func (b *bench) take(q *storage.Queue, want string) holdfast.Item {
 func (b *bench) barrier() {
 	b.Helper()
 	done := make(chan error, 1)
-	b.s.SetWill("barrier", msg("w", 0, "w"), func(err error) { done <- err })
+	b.s.SetWill("barrier", &holdfast.Will{Msg: msg("w", 0, "w")}, func(err error) { done <- err })
 	b.must(<-done)
 }
 
