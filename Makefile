@@ -14,7 +14,9 @@ MODFILE := $(if $(IS32),-modfile=$(MOD32))
 # a folder of another owner.
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+# The clock of a board may be wrong, but not before this.
+BUILT := $(shell git log -1 --format=%ct 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X holdfast/cmd/holdfast/gateway.built=$(BUILT)
 # Run as a command of its own version: as a tool in go.mod it would raise the
 # versions of modules that are part of the gateway.
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2

@@ -27,7 +27,7 @@ func (l *link) Read(p []byte) (int, error) {
 // readFailed ends the link, and gives an error that the library reports: it
 // keeps silent about an error that says "closed".
 func (l *link) readFailed(err error) error {
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // the latter from TLS without a good-bye
 		err = fmt.Errorf("the broker has closed the connection: %w", io.EOF)
 	} else if !errors.Is(err, errNotMQTT) {
 		err = fmt.Errorf("receive from the broker: %w", err)

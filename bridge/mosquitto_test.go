@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -99,6 +100,18 @@ func (m *mosquitto) kill() {
 	if m.cmd.ProcessState == nil {
 		_ = m.cmd.Process.Kill()
 		_ = m.cmd.Wait() // it says that it was killed
+	}
+}
+
+// freeze stops it as SIGSTOP does: the kernel still takes connections for it.
+// thaw lets it go on; kill ends it in any case.
+func (m *mosquitto) freeze() { m.signal(syscall.SIGSTOP) }
+func (m *mosquitto) thaw()   { m.signal(syscall.SIGCONT) }
+
+func (m *mosquitto) signal(s os.Signal) {
+	m.t.Helper()
+	if err := m.cmd.Process.Signal(s); err != nil {
+		m.t.Fatal(err)
 	}
 }
 

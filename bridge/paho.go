@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -28,9 +27,12 @@ const (
 	libraryEnd            = 10_000      // ms, for the goroutines of the library; they need some
 )
 
-// PahoOptions describe a far broker that is spoken to in MQTT 3.1.1 over TCP.
+// PahoOptions describe a far broker that is spoken to in MQTT 3.1.1.
 type PahoOptions struct {
-	URL      string // tcp://host:1883, or mqtt:// for the same; the port may be left out
+	// URL is tcp://host:1883 or mqtt:// for the same; ssl://host:8883, tls:// or
+	// mqtts://; ws://host:80/mqtt; or wss://host:443/mqtt. The port and the path
+	// may be left out, and are then these.
+	URL      string
 	ClientID string
 	Username string
 	// Password, if not nil, is called at each connect.
@@ -46,9 +48,11 @@ type PahoOptions struct {
 	// connection is made without, and the refusal is remembered. Set it where
 	// FindEchoes finds something.
 	BridgeBit bool
+	// TLS is used where the URL says so.
+	TLS TLSOptions
 	// Dial makes the network connection; nil is that of package net.
 	Dial Dialer
-	// ConnectTimeout is for DNS, TCP and the login together; 30 s if zero.
+	// ConnectTimeout is for DNS, TCP, TLS and the login together; 30 s if zero.
 	ConnectTimeout time.Duration
 	Will           *holdfast.Message
 	// MaxPacket is the largest message taken from the far broker, in bytes, 4
@@ -57,39 +61,13 @@ type PahoOptions struct {
 	Logger    *slog.Logger
 }
 
-// address is the host and port of the URL, or what is wrong with it.
-func (o *PahoOptions) address() (string, error) {
-	u, err := url.Parse(o.URL)
-	if err != nil {
-		return "", fmt.Errorf("url cannot be read: it must look like tcp://broker.example:1883") // err would repeat a password
-	}
-	switch u.Scheme {
-	case "tcp", "mqtt":
-	case "ssl", "tls", "mqtts", "ws", "wss":
-		return "", fmt.Errorf("url: %s:// is not supported here: use tcp://", u.Scheme)
-	default:
-		return "", fmt.Errorf("url: scheme %q is not known: it must look like tcp://broker.example:1883", u.Scheme)
-	}
-	if u.User != nil {
-		return "", errors.New("url must not have a user or password in it: set username and password")
-	}
-	if u.Hostname() == "" {
-		return "", errors.New("url has no host: it must look like tcp://broker.example:1883")
-	}
-	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return "", errors.New("url must end after the port: it must look like tcp://broker.example:1883")
-	}
-	port := u.Port()
-	if port == "" {
-		port = "1883"
-	}
-	return net.JoinHostPort(u.Hostname(), port), nil
-}
-
 // Validate returns every fault of o, in words.
 func (o PahoOptions) Validate() error {
-	_, err := o.address()
+	_, err := parseURL(o.URL)
 	faults := []error{err}
+	if (o.TLS.CertFile == "") != (o.TLS.KeyFile == "") {
+		faults = append(faults, errors.New("cert and key go together: set both or neither"))
+	}
 	if o.ClientID == "" && !o.CleanSession {
 		faults = append(faults, errors.New("client_id is empty: a session that is kept needs one [MQTT-3.1.3-8]"))
 	}
@@ -134,15 +112,17 @@ func PahoConnect(o PahoOptions) Connect {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	e, _ := parseURL(o.URL) // Validate tells its fault
+	wires := &wireMaker{endpoint: e, dial: o.Dial, tls: newTLSClient(o.TLS), timeout: o.ConnectTimeout, log: o.Logger}
 	var plain atomic.Bool // the broker does not take the bridge bit
 	return func(ctx context.Context, receive Receive) (Upstream, error) {
 		if err := o.Validate(); err != nil {
 			return nil, err
 		}
 		bit := o.BridgeBit && !plain.Load()
-		up, err := o.connect(ctx, receive, bit)
+		up, err := o.connect(ctx, wires, receive, bit)
 		if bit && (errors.Is(err, errVersion) || errors.Is(err, errNoConnack)) {
-			up, err = o.connect(ctx, receive, false)
+			up, err = o.connect(ctx, wires, receive, false)
 			if err == nil {
 				plain.Store(true)
 				o.Logger.Info("the far broker does not take the bridge bit")
@@ -158,12 +138,9 @@ func PahoConnect(o PahoOptions) Connect {
 // errVersion marks CONNACK code 1.
 var errVersion = errors.New("protocol version")
 
-func (o *PahoOptions) connect(ctx context.Context, receive Receive, bit bool) (*pahoUpstream, error) {
-	address, err := o.address()
-	if err != nil {
-		return nil, err
-	}
+func (o *PahoOptions) connect(ctx context.Context, wires *wireMaker, receive Receive, bit bool) (*pahoUpstream, error) {
 	var password string
+	var err error
 	if o.Password != nil {
 		if password, err = o.Password(); err != nil {
 			return nil, fmt.Errorf("read the password: %w", err)
@@ -171,13 +148,13 @@ func (o *PahoOptions) connect(ctx context.Context, receive Receive, bit bool) (*
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
 	defer cancel()
-	wire, err := o.Dial(ctx, "tcp", address)
+	wire, words, err := wires.open(ctx)
 	if err != nil {
-		return nil, explainDial(err, address, o.ConnectTimeout)
+		return nil, err
 	}
 	u := newPahoUpstream(newLink(wire, o.MaxPacket), receive, !o.CleanSession, bit, o.Logger)
 	c := mqtt.NewClientOptions()
-	c.AddBroker("tcp://" + address)
+	c.AddBroker("tcp://" + wires.address()) // only a name: the link is ours
 	c.SetClientID(o.ClientID).SetUsername(o.Username).SetPassword(password)
 	c.SetCleanSession(o.CleanSession)
 	c.SetKeepAlive(o.KeepAlive).SetPingTimeout(max(o.KeepAlive/2, 10*time.Second))
@@ -223,5 +200,8 @@ func (o *PahoOptions) connect(ctx context.Context, receive Receive, bit bool) (*
 		}
 		return nil, err
 	}
-	return nil, explainHandshake(l.reason(), address, o.ConnectTimeout)
+	if err := words(l.reason()); err != nil {
+		return nil, err
+	}
+	return nil, explainHandshake(l.reason(), wires.address(), o.ConnectTimeout)
 }

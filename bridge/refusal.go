@@ -79,10 +79,16 @@ func explainHandshake(err error, address string, timeout time.Duration) error {
 		return fmt.Errorf("%s: %w", address, err)
 	case isTimeout(err):
 		return fmt.Errorf("%s accepts the connection but does not answer the login within %v: is it an MQTT broker, and is the link good enough? %w", address, timeout, err)
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case isCut(err):
 		return fmt.Errorf("%w: %w", errNoConnack, err)
 	}
 	return fmt.Errorf("log in at %s: %w", address, err)
+}
+
+// isCut reports whether the other side, or the link, has ended a connection.
+func isCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func isTimeout(err error) bool {

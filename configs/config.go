@@ -17,7 +17,8 @@ import (
 //
 // The tags are the schema: toml is the key, oneof its possible words, min and
 // max its bounds, env marks strings in which ${NAME} stands for a variable of
-// the environment, vars those in which {id}, {serial} and {bridge} may stand.
+// the environment, vars those in which {id}, {serial} and {bridge} may stand,
+// path names of files, which are relative to the folder of the configuration.
 type Config struct {
 	Gateway   Gateway    `toml:"gateway"`
 	Log       Log        `toml:"log"`
@@ -170,9 +171,14 @@ type Bridge struct {
 	PasswordFile string        `toml:"password_file"`
 	KeepAlive    time.Duration `toml:"keepalive" min:"5s" max:"18h"`
 	CleanSession bool          `toml:"clean_session"`
-	Queue        Queue         `toml:"queue"`
-	Upstreams    []Upstream    `toml:"upstream"`
-	Routes       []Route       `toml:"route"`
+	// CA, Cert and Key are files in PEM for upstreams with TLS; Load makes their
+	// names relative to the configuration's folder.
+	CA        string     `toml:"ca" path:"pem"`
+	Cert      string     `toml:"cert" path:"pem"`
+	Key       string     `toml:"key" path:"pem"`
+	Queue     Queue      `toml:"queue"`
+	Upstreams []Upstream `toml:"upstream"`
+	Routes    []Route    `toml:"route"`
 }
 
 // What is done when a queue has met its bound.
@@ -198,6 +204,10 @@ type Upstream struct {
 	URL      string `toml:"url" env:"yes"`
 	Via      string `toml:"via"` // the name of a modem; "" is the board's own network
 	ClientID string `toml:"client_id" env:"yes" vars:"yes"`
+	// ServerName is what the certificate of the broker must be for; "" is the
+	// host of URL. ALPN is the protocol to ask for in TLS; "" is none.
+	ServerName string `toml:"server_name"`
+	ALPN       string `toml:"alpn"`
 }
 
 // Where the messages of a route go.

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -158,7 +159,11 @@ func (d *decoder) scalar(n *node, v reflect.Value, f reflect.StructField, path s
 			d.wrongKind(n, path, "a string; put it in quotes")
 			return
 		}
-		v.SetString(d.environment(n, f, path))
+		text := d.environment(n, f, path)
+		if f.Tag.Get("path") != "" && text != "" && !filepath.IsAbs(text) {
+			text = filepath.Join(filepath.Dir(d.file), text)
+		}
+		v.SetString(text)
 	case bool:
 		if n.kind != boolKind {
 			d.wrongKind(n, path, "true or false; write one of them without quotes")

@@ -24,6 +24,7 @@ func FuzzLoad(f *testing.F) {
 	world := outside{
 		lookupEnv:  func(name string) (string, bool) { return "value", len(name)%2 == 0 },
 		readSecret: func(string) (string, bool, error) { return "", false, os.ErrNotExist },
+		readPEM:    func(string) (string, bool, error) { return "", false, os.ErrNotExist },
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, _, err := load("fuzz.toml", data, true, world)

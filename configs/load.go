@@ -17,8 +17,8 @@ const MaxFile = 1 << 20
 // and has every fault at once. The warnings are things that are allowed and
 // probably not meant; they come with an error too.
 //
-// Relative names of password files are taken from the folder of the
-// configuration, all other relative paths from the working folder.
+// Relative names of files for secrets and certificates are taken from the folder
+// of the configuration, all other relative paths from the working folder.
 func Load(path string) (*Config, []string, error) {
 	data, open, err := readConfig(path)
 	if err != nil {
@@ -53,6 +53,7 @@ func load(path string, data []byte, open bool, world outside) (*Config, []string
 			"or keep the password in a file or the environment")
 	}
 	k := c.check()
+	k.certificates(world)
 	faults, remarks := append(d.faults, k.faults...), append(d.remarks, k.remarks...)
 	remarks.sort()
 	var warnings []string

@@ -19,9 +19,13 @@ type outside struct {
 	// readSecret returns the content of a file, and whether every user of the
 	// machine can read it.
 	readSecret func(path string) (text string, open bool, err error)
+	readPEM    func(path string) (text string, open bool, err error)
 }
 
-var realOutside = outside{lookupEnv: os.LookupEnv, readSecret: readSecret}
+var realOutside = outside{lookupEnv: os.LookupEnv, readSecret: readSecret, readPEM: readPEM}
+
+// maxPEM bounds a file of certificates, in bytes.
+const maxPEM = 1 << 20
 
 // variable is ${NAME}; $${NAME} is the text ${NAME} itself.
 var variable = regexp.MustCompile(`\$?\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
@@ -85,29 +89,45 @@ func (d *decoder) secretFiles(v reflect.Value, path string) {
 
 // readSecret reads a small regular file without the newline at its end.
 func readSecret(path string) (string, bool, error) {
-	// A pipe or a device would be waited for, or have no end.
-	info, err := os.Stat(path)
+	data, open, err := readSmall(path, maxSecretFile)
 	if err != nil {
 		return "", false, err
-	}
-	if !info.Mode().IsRegular() {
-		return "", false, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", false, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err != nil {
-		return "", false, err
-	}
-	if len(data) > maxSecretFile {
-		return "", false, fmt.Errorf("%s is larger than %v", path, Size(maxSecretFile))
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if text == "" {
 		return "", false, fmt.Errorf("%s is empty", path)
 	}
-	return text, info.Mode().Perm()&0o004 != 0, nil
+	return text, open, nil
+}
+
+// readPEM reads a file of certificates or a key.
+func readPEM(path string) (string, bool, error) {
+	data, open, err := readSmall(path, maxPEM)
+	return string(data), open, err
+}
+
+// readSmall reads a regular file of at most limit bytes, and tells whether every
+// user of the machine can read it.
+func readSmall(path string, limit int64) ([]byte, bool, error) {
+	// A pipe or a device would be waited for, or have no end.
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, false, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, false, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, false, err
+	}
+	if int64(len(data)) > limit {
+		return nil, false, fmt.Errorf("%s is larger than %v", path, Size(limit))
+	}
+	return data, info.Mode().Perm()&0o004 != 0, nil
 }

@@ -17,6 +17,7 @@ func loadText(t testing.TB, text string, env map[string]string) (*Config, []stri
 	return load("test.toml", []byte(text), false, outside{
 		lookupEnv:  func(name string) (string, bool) { v, ok := env[name]; return v, ok },
 		readSecret: func(string) (string, bool, error) { return "", false, os.ErrNotExist },
+		readPEM:    func(string) (string, bool, error) { return "", false, os.ErrNotExist },
 	})
 }
 

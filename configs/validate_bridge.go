@@ -11,29 +11,51 @@ import (
 	"holdfast/edge/topic"
 )
 
-// defaultPort is that of MQTT over TCP.
-const defaultPort = "1883"
+// schemes are the kinds of far brokers with their ports.
+var schemes = map[string]struct {
+	port           string
+	tls, websocket bool
+}{
+	"tcp": {port: "1883"}, "mqtt": {port: "1883"},
+	"ssl": {port: "8883", tls: true}, "tls": {port: "8883", tls: true}, "mqtts": {port: "8883", tls: true},
+	"ws":  {port: "80", websocket: true},
+	"wss": {port: "443", tls: true, websocket: true},
+}
 
-// Address is the host:port of the far broker; port 1883 if the URL has none.
+// TLS reports whether the URL asks for it.
+func (u Upstream) TLS() bool { return schemes[scheme(u.URL)].tls }
+
+// scheme is what stands before :// in a URL.
+func scheme(raw string) string {
+	s, _, _ := strings.Cut(raw, "://")
+	return strings.ToLower(s)
+}
+
+// Address is the host:port of the far broker; without a port in the URL it is
+// that of the scheme.
 func (u Upstream) Address() (string, error) {
-	const form = `write it as "tcp://host:1883"`
+	const form = `write it as "tcp://host:1883", "ssl://host:8883" or "wss://host/mqtt"`
 	at, err := url.Parse(u.URL)
-	switch {
-	case err != nil || at.Opaque != "" || !strings.Contains(u.URL, "://"):
+	if err != nil || at.Opaque != "" || !strings.Contains(u.URL, "://") {
 		// The text of err is not shown: the URL may have a password in it.
 		return "", fmt.Errorf("is not a URL; %s", form)
-	case at.Scheme != "tcp" && at.Scheme != "mqtt":
+	}
+	kind, ok := schemes[at.Scheme]
+	switch {
+	case !ok:
 		return "", fmt.Errorf("%s:// is not known; %s", quoteKey(at.Scheme), form)
 	case at.User != nil:
 		return "", fmt.Errorf("has a user name in it; write username and password in [[bridge]]")
-	case strings.Trim(at.Path, "/") != "" || at.RawQuery != "" || at.Fragment != "":
+	case at.RawQuery != "" || at.Fragment != "":
+		return "", fmt.Errorf("has a ? or # in it; %s", form)
+	case !kind.websocket && strings.Trim(at.Path, "/") != "":
 		return "", fmt.Errorf("has something after the port; %s", form)
 	case at.Hostname() == "":
 		return "", fmt.Errorf("has no host; %s", form)
 	}
 	port := at.Port()
 	if port == "" {
-		port = defaultPort
+		port = kind.port
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
 		return "", fmt.Errorf("has a port that is not 1 to 65535; %s", form)
@@ -56,6 +78,7 @@ func (k *checker) bridges() {
 			k.fault(path+".keepalive", "%v is not in whole seconds, as MQTT has it; write whole seconds", b.KeepAlive)
 		}
 		k.upstreams(b, path, clients)
+		k.pair(b, path)
 		k.routes(b, path)
 	}
 }
@@ -80,6 +103,7 @@ func (k *checker) upstreams(b *Bridge, path string, clients map[string]int) {
 			k.fault(at+".url", "%v", err)
 			continue
 		}
+		k.security(u, at)
 		if u.Via == "" && k.isListener(address) {
 			k.fault(at+".url", "this is the gateway's own listener; write the address of the far broker")
 		}

@@ -13,12 +13,16 @@ func TestUpstreamAddress(t *testing.T) {
 		"tcp://[2001:db8::1]":    "[2001:db8::1]:1883",
 		"tcp://192.168.1.5:1884": "192.168.1.5:1884",
 		"TCP://Host":             "Host:1883",
+		"ssl://host":             "host:8883",
+		"mqtts://host":           "host:8883",
+		"ws://host":              "host:80",
+		"wss://host/any/path":    "host:443",
 	} {
 		if got, err := (Upstream{URL: url}).Address(); err != nil || got != want {
 			t.Errorf("%s is %q, %v; want %q", url, got, err, want)
 		}
 	}
-	const form = `; write it as "tcp://host:1883"`
+	const form = `; write it as "tcp://host:1883", "ssl://host:8883" or "wss://host/mqtt"`
 	for url, want := range map[string]string{
 		"host":              "is not a URL" + form,
 		"host:1883":         "is not a URL" + form,
@@ -27,13 +31,14 @@ func TestUpstreamAddress(t *testing.T) {
 		"tcp://host:x":      "is not a URL" + form,
 		"tcp://\x00":        "is not a URL" + form,
 		"://host":           "is not a URL" + form,
-		"mqtts://host":      "mqtts:// is not known" + form,
+		"quic://host":       "quic:// is not known" + form,
+		"ws://host/a?b=c":   "has a ? or # in it" + form,
 		"tcp://":            "has no host" + form,
 		"tcp://:1883":       "has no host" + form,
 		"tcp://host:0":      "has a port that is not 1 to 65535" + form,
 		"tcp://host:65536":  "has a port that is not 1 to 65535" + form,
 		"tcp://host/topic":  "has something after the port" + form,
-		"tcp://host?a=b":    "has something after the port" + form,
+		"tcp://host?a=b":    "has a ? or # in it" + form,
 		"tcp://me:pw@host":  "has a user name in it; write username and password in [[bridge]]",
 		"tcp://secret@host": "has a user name in it; write username and password in [[bridge]]",
 	} {

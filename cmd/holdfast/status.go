@@ -66,6 +66,9 @@ func printStatus(w io.Writer, st gateway.Status) {
 		fmt.Fprintf(w, "bridge  %s: no longer in the configuration; queued %d (%s)\n", r.Name, r.Queued, size(r.QueuedBytes))
 		printRoutes(w, r.Routes, nil)
 	}
+	if c := st.Clock; c.Source != "" && c.Source != "system" {
+		fmt.Fprintf(w, "WARNING the board's clock is behind and not synchronised: TLS goes by %s (from the %s); check NTP\n", c.Now.UTC().Format(time.RFC3339), c.Source)
+	}
 	printStorage(w, st.Storage)
 	printBooks(w, st.Books())
 	for _, m := range st.Modems {

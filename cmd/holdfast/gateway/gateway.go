@@ -55,6 +55,7 @@ type Gateway struct {
 	retired  []*storage.Queue // of bridges that are no longer in the configuration
 	modems   []*modem.Modem
 	console  *console.Server
+	clock    *clock
 
 	addresses []net.Addr // of the broker's listeners
 
@@ -94,6 +95,7 @@ func (g *Gateway) start() error {
 	if err := g.makeModems(); err != nil {
 		return err
 	}
+	g.makeClock()
 	local := new(local)
 	if err := g.makeBridges(local); err != nil {
 		return err
@@ -179,6 +181,7 @@ func (g *Gateway) run() {
 		g.modeming.Go(func() { g.mustNotEnd(ctx, "modem", m.Run(ctx)) })
 	}
 	ctx, g.stopBridges = context.WithCancel(context.Background())
+	g.bridging.Go(func() { g.noteTime(ctx) })
 	for _, b := range g.bridges {
 		g.bridging.Go(func() { g.mustNotEnd(ctx, "bridge "+b.cfg.Name, b.Run(ctx)) })
 	}

@@ -24,6 +24,7 @@ type Status struct {
 	// books still.
 	Retired []RetiredBridge `json:"retired,omitempty"`
 	Storage StorageStatus   `json:"storage"`
+	Clock   ClockStatus     `json:"clock"`
 }
 
 // RetiredBridge is a bridge that is no longer in the configuration.
@@ -100,6 +101,7 @@ func (g *Gateway) Status() Status {
 		})
 	}
 	st.Storage = g.storage()
+	st.Clock = g.clock.status()
 	for _, m := range g.modems {
 		st.Modems = append(st.Modems, m.Status())
 	}
