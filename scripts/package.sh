@@ -89,7 +89,7 @@ contents:
   - {src: "$stage/copyright", dst: /usr/share/doc/holdfast/copyright, file_info: {mode: 0644}}
   - {src: README.md, dst: /usr/share/doc/holdfast/README.md, file_info: {mode: 0644}}
 YAML
-		for f in configs/*.toml docs/*.md; do
+		for f in configs/*.toml docs/*; do
 			echo "  - {src: $f, dst: /usr/share/doc/holdfast/${f#*/}, file_info: {mode: 0644}}"
 		done
 		for f in "$stage"/man/*; do

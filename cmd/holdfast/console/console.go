@@ -31,7 +31,12 @@ type Options struct {
 	// Queues is what is served below /api/v1/queues on the TCP address, and
 	// QueuesAll on the socket; nil for nothing.
 	Queues, QueuesAll http.Handler
-	Logger            *slog.Logger
+	// Metrics is served at /metrics; nil for nothing.
+	Metrics http.Handler
+	// Alive and Ready are what /healthz and /readyz ask: an error is answered
+	// with 503 and its words. nil means yes. They must not block.
+	Alive, Ready func() error
+	Logger       *slog.Logger
 }
 
 // Server is a running console.
@@ -106,7 +111,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 func handler(o Options, queues http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", answer(o.Alive))
+	mux.HandleFunc("GET /readyz", answer(o.Ready))
+	if o.Metrics != nil {
+		mux.Handle("GET /metrics", o.Metrics)
+	}
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
@@ -120,4 +129,17 @@ func handler(o Options, queues http.Handler) http.Handler {
 		mux.Handle("/api/v1/queues/", queues)
 	}
 	return mux
+}
+
+// answer is for programs that ask whether all is well.
+func answer(ask func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if ask != nil {
+			if err := ask(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+		}
+		fmt.Fprintln(w, "ok")
+	}
 }

@@ -27,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/bridge"
@@ -64,6 +65,8 @@ type Gateway struct {
 	listening               sync.WaitGroup
 	bridging                sync.WaitGroup
 	modeming                sync.WaitGroup
+
+	watching atomic.Pointer[watching] // nil until Watch
 
 	failed chan error // capacity 1: a part that must not end has ended
 }
@@ -122,6 +125,7 @@ func (g *Gateway) start() error {
 		Socket:  g.cfg.SocketPath(),
 		Status:  func() any { return g.Status() },
 		Queues:  api.Reads(), QueuesAll: api.All(),
+		Metrics: metricsHandler(g.Status), Alive: g.Alive, Ready: g.Ready,
 		Logger: g.log.With("part", "console"),
 	})
 	return err

@@ -15,11 +15,17 @@ import (
 // Status is the state of the whole gateway at one moment, for people and for
 // the JSON API. Its field names are part of the API.
 type Status struct {
-	ID      string         `json:"id"`
-	Uptime  float64        `json:"uptime_seconds"`
-	Broker  edge.Stats     `json:"broker"`
-	Bridges []BridgeStatus `json:"bridges"`
-	Modems  []modem.Status `json:"modems"`
+	ID     string  `json:"id"`
+	Uptime float64 `json:"uptime_seconds"`
+	// Time is the gateway's clock, and Memory what the process has of the RAM,
+	// in bytes; 0 if that is not known.
+	Time   time.Time `json:"time"`
+	Memory int64     `json:"memory_bytes,omitempty"`
+	// Listeners are the addresses that clients can reach.
+	Listeners []string       `json:"listeners"`
+	Broker    edge.Stats     `json:"broker"`
+	Bridges   []BridgeStatus `json:"bridges"`
+	Modems    []modem.Status `json:"modems"`
 	// Retired are the bridges that were in an earlier configuration and have
 	// books still.
 	Retired []RetiredBridge `json:"retired,omitempty"`
@@ -63,6 +69,10 @@ type StorageStatus struct {
 	LongestDrop float64 `json:"longest_drop_seconds"`
 	// Failed is why nothing is stored now; empty if all is well.
 	Failed string `json:"failed,omitempty"`
+	// Space is how much of the disk's reserve is left: ok, low, short or none.
+	Space string `json:"space"`
+	// Disk is that of the data folder; nil if nothing is known of it.
+	Disk *DiskStatus `json:"disk,omitempty"`
 }
 
 // BridgeStatus is one bridge with its queue and its books.
@@ -73,6 +83,10 @@ type BridgeStatus struct {
 	// QueuedBytes their size.
 	Queued      int   `json:"queued"`
 	QueuedBytes int64 `json:"queued_bytes"`
+	// QueueLimit is max_bytes of the queue, Oldest when its oldest message was
+	// received; zero if it is empty.
+	QueueLimit int64     `json:"queue_limit_bytes"`
+	Oldest     time.Time `json:"oldest,omitzero"`
 	// Routes is the ledger; it balances (holdfast.Counts.Balanced).
 	Routes map[string]holdfast.Counts `json:"routes"`
 	// RetiredRoutes are those of Routes that are no longer in the configuration.
@@ -84,13 +98,19 @@ func (g *Gateway) Status() Status {
 	st := Status{
 		ID:     g.cfg.Gateway.ID,
 		Uptime: time.Since(g.started).Seconds(),
+		Time:   time.Now(),
+		Memory: residentMemory(),
 		Broker: g.broker.Stats(),
+	}
+	for _, a := range g.addresses {
+		st.Listeners = append(st.Listeners, a.String())
 	}
 	for _, b := range g.bridges {
 		books := b.queue.Ledger()
 		st.Bridges = append(st.Bridges, BridgeStatus{
 			Name: b.cfg.Name, Status: b.Status(),
 			Queued: b.queue.Len(), QueuedBytes: b.queue.Bytes(),
+			QueueLimit: int64(b.cfg.Queue.MaxBytes), Oldest: b.queue.OldestReceived(),
 			Routes: books, RetiredRoutes: retiredRoutes(b.cfg, books),
 		})
 	}
@@ -106,6 +126,14 @@ func (g *Gateway) Status() Status {
 		st.Modems = append(st.Modems, m.Status())
 	}
 	return st
+}
+
+// OldestAge is how long the oldest message has waited; 0 if there is none.
+func (b BridgeStatus) OldestAge() time.Duration {
+	if b.Oldest.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(b.Oldest))
 }
 
 // Books adds up the ledger of all bridges and routes, the retired ones too.
@@ -139,6 +167,7 @@ func (g *Gateway) storage() StorageStatus {
 	if st.Failed != nil {
 		out.Failed = st.Failed.Error()
 	}
+	out.Space, out.Disk = st.Space, diskStatus(g.cfg.Gateway.DataDir)
 	for _, info := range g.store.Sizes() {
 		out.Queued += info.Depth
 		out.QueuedBytes += info.Bytes

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -50,8 +51,39 @@ func (g *Gateway) Watch(ctx context.Context, interval time.Duration, feed func()
 	g.watch(ctx, g.hearts(), interval, feed)
 }
 
+// watching is a watch that is under way.
+type watching struct {
+	began  time.Time
+	hearts []*heart
+}
+
+// Alive names a part that is stuck, as far as Watch knows.
+func (g *Gateway) Alive() error {
+	w := g.watching.Load()
+	if w == nil {
+		return nil
+	}
+	return silent(w.hearts, time.Since(w.began))
+}
+
+// Ready says why what should be on disk is not acknowledged now; nil if it is.
+// A link that is down is no reason: that is what the queues are for.
+func (g *Gateway) Ready() error {
+	st := g.store.Stats()
+	switch {
+	case g.volatile != nil:
+		return fmt.Errorf("the gateway runs from memory: %w", g.volatile)
+	case st.Failed != nil:
+		return fmt.Errorf("nothing can be stored: %w", st.Failed)
+	case st.Space == "short" || st.Space == "none":
+		return errors.New("the disk is full: free some space")
+	}
+	return g.Alive()
+}
+
 func (g *Gateway) watch(ctx context.Context, hearts []*heart, interval time.Duration, feed func()) {
 	began := time.Now()
+	g.watching.Store(&watching{began, hearts})
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	for _, h := range hearts {
