@@ -14,6 +14,7 @@ type newItem struct {
 	qos    byte // to be delivered with
 	retain bool
 	qos0   bool // published with QoS 0: it never costs a place of one that was not
+	spare  bool // it never costs a place: the copy of a retained message
 }
 
 // appendLocked adds it at the end of the lane and to the open transaction.

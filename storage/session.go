@@ -136,7 +136,8 @@ func (l *lane) goneLocked(pos uint64) bool { return pos < l.low || pos >= l.next
 
 // Change applies c in one transaction. It does not wait for the disk; done is
 // called exactly once, with nil when all of c is there. Messages of c.Append
-// obey the bounds of the session's queue. A Reset makes a new queue: the old
+// obey the bounds of the session's queue and take free places only: what was
+// promised to the session before them stays. A Reset makes a new queue: the old
 // one answers holdfast.ErrClosed from then on.
 func (s *Store) Change(c *holdfast.SessionChange, done func(error)) {
 	var state []byte
@@ -203,7 +204,7 @@ func (s *Store) Change(c *holdfast.SessionChange, done func(error)) {
 			changed = s.releasedLocked(q, pos) || changed
 		}
 		for _, m := range c.Append {
-			wakes = s.enqueueLocked(q, newItem{msg: m, qos: m.QoS, retain: m.Retain}, messageBound(m)+recordOverhead, nil, wakes)
+			wakes = s.enqueueLocked(q, newItem{msg: m, qos: m.QoS, retain: m.Retain, spare: true}, messageBound(m)+recordOverhead, nil, wakes)
 			changed = true
 		}
 		if state != nil {

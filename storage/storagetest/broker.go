@@ -91,6 +91,25 @@ func sessionReset(b *bench) {
 	b.change(&holdfast.SessionChange{ClientID: "never", Reset: true, ForgetInbound: []uint16{1}})
 }
 
+// copiesTakeFreePlaces: the copies of retained messages that a new subscription
+// brings push nothing out of a full session.
+func copiesTakeFreePlaces(b *bench) {
+	b.start(storage.Options{Session: storage.QueueOptions{MaxMessages: 3}})
+	var list []*holdfast.Message
+	for _, payload := range []string{"a", "b", "c"} {
+		list = append(list, msg("t", 1, payload))
+	}
+	st := &holdfast.SessionState{}
+	b.change(&holdfast.SessionChange{ClientID: "c", Save: st, Append: list[:2]})
+	b.change(&holdfast.SessionChange{ClientID: "c", Save: st, Append: []*holdfast.Message{list[2], msg("t", 1, "too many")}})
+	q, err := b.s.SessionQueue("c")
+	b.must(err)
+	for _, want := range []string{"a", "b", "c"} {
+		b.next(q, want)
+	}
+	b.none(q)
+}
+
 func released(b *bench) {
 	b.start(storage.Options{})
 	b.change(&holdfast.SessionChange{ClientID: "c", Save: &holdfast.SessionState{}, Append: []*holdfast.Message{msg("t", 2, "a"), msg("t", 2, "b")}})

@@ -67,6 +67,7 @@ var behaviours = []behaviour{
 	{"counts down how long a retained message lives", retainedExpiry},
 	{"knows how long a session has been away", detached},
 	{"keeps the subscription identifiers of a delivery", subscriptionIDs},
+	{"gives free places only to copies of retained messages", copiesTakeFreePlaces},
 	{"reads a large backlog from far behind", backlog},
 	{"pauses when too many ranges are acknowledged", rangeBound},
 	{"splits what is larger than a transaction", wideFanOut},
