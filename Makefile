@@ -3,12 +3,12 @@
 
 SHELL := /bin/bash
 GO ?= go
-# Where an int has 32 bits the storage engine needs the changed module file of
-# scripts/mod32.sh, which says why; a store does not open without it.
-BITS32 := 386 arm mips mipsle
-MOD32 := $(CURDIR)/build/mod32/go.mod
-IS32 := $(filter $(BITS32),$(or $(GOARCH),$(shell $(GO) env GOARCH 2>/dev/null)))
-MODFILE := $(if $(IS32),-modfile=$(MOD32))
+# Everything is built and tested with the corrections of the storage engine that
+# scripts/patch-modules.sh makes, and tells the reasons of.
+override GOFLAGS := $(filter-out -modfile=%,$(GOFLAGS)) -modfile=$(CURDIR)/build/mod/go.mod
+export GOFLAGS
+# There is no race detector where an int has 32 bits.
+IS32 := $(filter 386 arm mips mipsle,$(or $(GOARCH),$(shell $(GO) env GOARCH 2>/dev/null)))
 # The binary is static: it runs on any Linux of its processor.
 # The version is that of git describe; asking git again for every build fails in
 # a folder of another owner.
@@ -19,7 +19,7 @@ BUILT := $(shell git log -1 --format=%ct 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X holdfast/cmd/holdfast/gateway.built=$(BUILT)
 # Run as a command of its own version: as a tool in go.mod it would raise the
 # versions of modules that are part of the gateway.
-STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+STATICCHECK := GOFLAGS= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 5s
 # Where "make build" puts the program.
 OUT ?= build/holdfast
@@ -37,12 +37,12 @@ help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 .PHONY: build
-build: $(if $(IS32),mod32) ## Build ./build/holdfast
-	$(BUILD) $(MODFILE) -ldflags '$(LDFLAGS)' -o $(OUT) ./cmd/holdfast
+build: modules ## Build ./build/holdfast
+	$(BUILD) -ldflags '$(LDFLAGS)' -o $(OUT) ./cmd/holdfast
 
-.PHONY: mod32
-mod32:
-	@GO=$(GO) scripts/mod32.sh
+.PHONY: modules
+modules:
+	@GO=$(GO) scripts/patch-modules.sh
 
 .PHONY: demo
 demo: build ## Show the whole job, with an outage and a kill -9
@@ -53,10 +53,9 @@ run: build ## Run the gateway as it is without a configuration
 	./build/holdfast run
 
 .PHONY: test
-test: test-deps mod32 ## Run every test, also against real brokers and clients
+test: test-deps modules ## Run every test, also against real brokers and clients
 ifdef IS32
-	@# There is no race detector here. The tests build the program as well.
-	GOFLAGS='$(GOFLAGS) $(MODFILE)' CGO_ENABLED=0 $(GO) test -count=1 -timeout 30m ./...
+	CGO_ENABLED=0 $(GO) test -count=1 -timeout 30m ./...
 else
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 15m ./...
 	GOARCH=386 CGO_ENABLED=0 $(GO) vet ./...
@@ -68,7 +67,7 @@ crash: build ## Kill -9 the gateway ROUNDS (200) times under load, check each ti
 	./build/holdfast crash --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: powercut
-powercut: ## Cut the power of the store CUTS (60) times (root, FUSE, loop devices)
+powercut: modules ## Cut the power of the store CUTS (60) times (root, FUSE, loop devices)
 	$(GO) test -count=1 -timeout 60m -v ./storage/storagetest/powercut -cuts $(CUTS) -images 5 $(if $(SEED),-seed $(SEED))
 
 .PHONY: test-deps
@@ -83,29 +82,28 @@ format: ## Say which files gofmt would change
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted, run gofmt -w:"; echo "$$files"; exit 1; fi
 
 .PHONY: vet
-vet: ## go vet and staticcheck
+vet: modules ## go vet and staticcheck
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
 .PHONY: imports
-imports: ## Hold the import rule
+imports: modules ## Hold the import rule
 	$(GO) test -count=1 -run 'Import' .
 
 .PHONY: cross
-cross: mod32 ## Build for every processor
+cross: modules ## Build for every processor
 	@for p in $(PLATFORMS); do \
 		echo "linux/$$p"; \
-		case " $(BITS32) " in *" $${p%/*} "*) mod=-modfile=$(MOD32) ;; *) mod= ;; esac; \
-		GOOS=linux GOARCH=$${p%/*} GOARM=$${p#*/} $(BUILD) $$mod -o /dev/null ./cmd/holdfast || exit 1; \
+		GOOS=linux GOARCH=$${p%/*} GOARM=$${p#*/} $(BUILD) -o /dev/null ./cmd/holdfast || exit 1; \
 	done
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME (5s) each
+fuzz: modules ## Run every fuzz target for FUZZTIME (5s) each
 	FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/fuzz.sh
 
 .PHONY: bench
-bench: $(if $(IS32),mod32) ## Run every benchmark
-	$(GO) test $(MODFILE) -run '^$$' -bench . -benchmem ./...
+bench: modules ## Run every benchmark
+	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: package
 package: ## Make the Debian packages, in ./build/package

@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 go=${GO:-go}
+GO=$go scripts/patch-modules.sh
+export GOFLAGS=-modfile=$PWD/build/mod/go.mod
 time=${FUZZTIME:-5s}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

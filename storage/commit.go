@@ -12,8 +12,8 @@ import (
 // flush commits everything that is waiting.
 func (s *Store) flush(idle bool) {
 	if s.lookAtDisk() == spaceNone {
-		// Not one page of a file may be touched: Badger writes through mmap,
-		// and a full disk kills the process. Everyone who waits goes on waiting.
+		// Not one page of a file may be touched: what is left is for tables.
+		// Everyone who waits goes on waiting.
 		return
 	}
 	s.gather()

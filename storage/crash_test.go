@@ -20,6 +20,10 @@ func child(dir string) {
 		diskChild(dir)
 		return
 	}
+	if os.Getenv("HOLDFAST_TEST_CHURN") != "" {
+		churnChild(dir)
+		return
+	}
 	if os.Getenv("HOLDFAST_TEST_BARE") != "" {
 		if _, err := openBadger(dir, Options{}.withDefaults().Logger); err != nil {
 			fmt.Println("refused", err)

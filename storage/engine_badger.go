@@ -2,12 +2,10 @@ package storage
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -24,6 +22,8 @@ const (
 	maxTxnBytes = memTableSize * 15 / 100
 	// maxTxnOps stays below Badger's bound for the rows of a transaction.
 	maxTxnOps = 4000
+	// valueLogBytes is the least that Badger takes: nothing is ever in it.
+	valueLogBytes = 1 << 20
 )
 
 // blockSize holds a batch with the row around it: a block that an entry does not
@@ -39,12 +39,12 @@ type badgerEngine struct {
 
 func badgerOptions(dir string, log *slog.Logger) badger.Options {
 	return badger.DefaultOptions(dir).
-		WithLogger(badgerLogger{log}).
+		WithLogger(&badgerLogger{log: log}).
 		WithSyncWrites(true).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(1).
 		WithValueThreshold(maxTxnBytes).
-		WithValueLogFileSize(memTableSize).
+		WithValueLogFileSize(valueLogBytes).
 		WithBaseTableSize(2 << 20).
 		WithBaseLevelSize(2<<30 - 1). // one level below L0: each byte is compacted once
 		WithNumLevelZeroTables(2).
@@ -168,18 +168,3 @@ func (e *badgerEngine) drop(prefixes [][]byte) error {
 func (e *badgerEngine) close() error {
 	return errors.Join(e.db.Close(), e.lock.Close())
 }
-
-// badgerLogger gives Badger's talk to slog. What Badger calls information is
-// of use to its own developers only.
-type badgerLogger struct{ log *slog.Logger }
-
-func (l badgerLogger) say(level slog.Level, format string, args []any) {
-	if l.log.Enabled(context.Background(), level) {
-		l.log.Log(context.Background(), level, "badger", "text", strings.TrimSpace(fmt.Sprintf(format, args...)))
-	}
-}
-
-func (l badgerLogger) Errorf(f string, a ...any)   { l.say(slog.LevelError, f, a) }
-func (l badgerLogger) Warningf(f string, a ...any) { l.say(slog.LevelWarn, f, a) }
-func (l badgerLogger) Infof(f string, a ...any)    { l.say(slog.LevelDebug, f, a) }
-func (l badgerLogger) Debugf(f string, a ...any)   { l.say(slog.LevelDebug-4, f, a) }

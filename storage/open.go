@@ -122,6 +122,9 @@ func Open(o Options) (*Store, error) {
 	if err := selfCheck(); err != nil {
 		return nil, err
 	}
+	if !Corrected() {
+		o.Logger.Warn("storage: this program was " + Uncorrected)
+	}
 	pillow := newPillow(o.Dir)
 	if o.space == nil {
 		o.space = func() (free, total int64, err error) { return statfs(o.Dir) }
@@ -226,9 +229,14 @@ func (s *Store) stop(crash bool) error {
 	}
 	if s.eng != nil {
 		if s.pillow != nil {
-			if full := s.pillow.makeWay(); full != nil {
-				// A close would be the end of the process. What was committed
-				// is in the log, and the next opening reads it there.
+			need, full := s.pillow.toClose()
+			if full == nil {
+				full = s.pillow.makeWay(need)
+			}
+			if full != nil {
+				// A close would try for ever, or be the end of the process. What
+				// was committed is in the log, and the next opening reads it
+				// there.
 				s.eng = nil
 				return errors.Join(err, full)
 			}

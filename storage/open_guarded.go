@@ -37,7 +37,11 @@ func openGuarded(dir string, log *slog.Logger, room *pillow, r *repairs) (eng en
 			lock.Close()
 		}
 	}()
-	if err := room.makeWay(); err != nil {
+	need, err := room.toOpen()
+	if err == nil {
+		err = room.makeWay(need)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := probe(dir); err != nil {

@@ -84,7 +84,11 @@ func (s *Store) reopen() error {
 	defer s.engMu.Unlock()
 	if s.eng != nil {
 		if s.pillow != nil {
-			if err := s.pillow.makeWay(); err != nil {
+			need, err := s.pillow.toClose()
+			if err == nil {
+				err = s.pillow.makeWay(need + newStoreBytes)
+			}
+			if err != nil {
 				return err
 			}
 		}

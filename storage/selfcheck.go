@@ -5,14 +5,36 @@ import (
 	"math/bits"
 	"unsafe"
 
+	"github.com/dgraph-io/badger/v4/y"
 	"github.com/dgraph-io/ristretto/v2/z"
 )
 
+// Uncorrected is what a binary should say of itself that is not Corrected.
+const Uncorrected = "built without the corrections of the storage engine: a full disk may end the process, " +
+	"and a failing one may lose acknowledged messages; build it with \"make build\""
+
+// Corrected reports whether this binary was built with the module file of
+// scripts/patch-modules.sh, by trying one of the changes: the error of a part of
+// a merge must still be known at its end after another part has seen it.
+func Corrected() bool {
+	t := y.NewThrottle(2)
+	_ = t.Do()
+	t.Done(errors.New("self-check"))
+	more := 0
+	for t.Do() == nil { // both places are taken then, at the latest
+		more++
+	}
+	for range more {
+		t.Done(nil)
+	}
+	return t.Finish() != nil
+}
+
 // errAllocator refuses to open a store. It can only be met where the binary was
-// built without the module file of scripts/mod32.sh.
+// built without the module file of scripts/patch-modules.sh.
 var errAllocator = errors.New("storage: this binary would damage what it stores: " +
 	"its 32-bit build of the storage engine hands out memory that is in use (ristretto, z.Allocator). " +
-	"Build it with \"make build\", or with -modfile=build/mod32/go.mod after scripts/mod32.sh")
+	"Build it with \"make build\", or with -modfile=build/mod/go.mod after scripts/patch-modules.sh")
 
 // selfCheck returns errAllocator if this binary must not write tables.
 func selfCheck() error {

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -83,8 +84,14 @@ func TestSelfCheckNoticesFaultyArenas(t *testing.T) {
 	}
 }
 
+func TestMakeBuildsWithTheCorrections(t *testing.T) {
+	if flags := os.Getenv("GOFLAGS"); strings.Contains(flags, "build/mod/go.mod") && !Corrected() {
+		t.Errorf("GOFLAGS is %q, and a merge still forgets its error", flags)
+	}
+}
+
 func TestSelfCheckSaysWhatToDo(t *testing.T) {
-	for _, part := range []string{"32-bit", "make build", "-modfile=build/mod32/go.mod", "scripts/mod32.sh"} {
+	for _, part := range []string{"32-bit", "make build", "-modfile=build/mod/go.mod", "scripts/patch-modules.sh"} {
 		if !strings.Contains(errAllocator.Error(), part) {
 			t.Errorf("%q is not in: %v", part, errAllocator)
 		}

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -12,8 +13,10 @@ import (
 	"holdfast"
 )
 
-// Badger writes through mmap: where the disk has no page left, the process dies
-// of SIGBUS and no error is ever returned. So the store stops by itself, in
+// Badger writes through mmap: where the disk has no page left for a file with
+// holes, the process dies of SIGBUS and no error is ever returned; and where
+// files have their space beforehand (scripts/patch-modules.sh), nothing can be
+// merged any more, which holds up everything. So the store stops by itself, in
 // three steps, long before.
 type spaceLevel int
 
@@ -141,6 +144,10 @@ type pillow struct {
 const (
 	pillowName = "reserve"
 	pillowSize = 12 << 20
+	// newStoreBytes is what an opening takes for itself: a memtable with a batch
+	// beyond its size, and a value log; restBytes is for all that is small.
+	newStoreBytes = memTableSize + 2*maxTxnBytes + valueLogBytes + restBytes
+	restBytes     = 256 << 10
 )
 
 func newPillow(dir string) *pillow {
@@ -165,12 +172,8 @@ func (p *pillow) missing() int64 {
 	return max(0, p.size-info.Size())
 }
 
-// makeWay removes the file if Badger needs its space to close or to open.
-func (p *pillow) makeWay() error {
-	need, err := p.need()
-	if err != nil {
-		return err
-	}
+// makeWay removes the file if need bytes are not free without it.
+func (p *pillow) makeWay(need int64) error {
 	free, _, err := statfs(p.dir)
 	if need == 0 || err != nil || free >= need {
 		return nil // nobody knows better
@@ -185,24 +188,44 @@ func (p *pillow) makeWay() error {
 	return err
 }
 
-// need is the most that Badger writes to turn its memtables into tables.
-func (p *pillow) need() (int64, error) {
+// toClose is the most that Badger writes to turn its memtables into tables.
+func (p *pillow) toClose() (int64, error) {
+	size, _, err := p.memtables()
+	return size + restBytes, err
+}
+
+// toOpen is what has to be free for an opening. Two memtables of the last life
+// may wait for space while the store is open; with a third the opening would.
+func (p *pillow) toOpen() (int64, error) {
+	size, n, err := p.memtables()
+	switch {
+	case !Corrected(): // what is flushed must not meet a full disk
+		return size + restBytes, err
+	case n > 2:
+		return size + newStoreBytes, err
+	}
+	return newStoreBytes, err
+}
+
+// memtables tells what is in the logs of the memtables, and how many there are.
+func (p *pillow) memtables() (size int64, n int, err error) {
 	files, err := os.ReadDir(p.dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("storage: look into %s: %w", p.dir, err)
+		return 0, 0, fmt.Errorf("storage: look into %s: %w", p.dir, err)
 	}
-	need := int64(1 << 20)
 	for _, f := range files {
-		if info, err := f.Info(); err == nil && strings.HasSuffix(f.Name(), ".mem") {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				need += st.Blocks * 512
+		if strings.HasSuffix(f.Name(), ".mem") {
+			// It may be gone; what cannot be read is told by the opening.
+			if b, err := readFile(filepath.Join(p.dir, f.Name())); err == nil {
+				size += int64(len(bytes.TrimRight(b, "\x00"))) // the rest is space that it may take
+				n++
 			}
 		}
 	}
-	return need, nil
+	return size, n, nil
 }
 
 // fill makes the file if there is more than enough space for it. A crash in

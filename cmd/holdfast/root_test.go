@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+
+	"holdfast/storage"
 )
 
 // call runs one command line as main does.
@@ -96,7 +98,8 @@ func TestCheckTellsEveryFault(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	if code, stdout, _ := call(t, "version"); code != 0 || !strings.HasPrefix(stdout, "holdfast ") || !strings.Contains(stdout, "(go1.") {
+	code, stdout, _ := call(t, "version")
+	if told := strings.Contains(stdout, storage.Uncorrected); code != 0 || told == storage.Corrected() || !strings.HasPrefix(stdout, "holdfast ") || !strings.Contains(stdout, "(go1.") {
 		t.Errorf("exit %d, %q", code, stdout)
 	}
 	settings := []debug.BuildSetting{{Key: "vcs.revision", Value: "0123456789abcdef"}, {Key: "vcs.modified", Value: "true"}}

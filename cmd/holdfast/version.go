@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"holdfast/cmd/holdfast/gateway"
 )
 
 // version is set by the linker (-X main.version=v1.2.3); the Makefile does it.
@@ -19,8 +21,12 @@ func newVersionCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info, _ := debug.ReadBuildInfo()
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "holdfast %s (%s, %s/%s)\n",
+			text := fmt.Sprintf("holdfast %s (%s, %s/%s)\n",
 				buildVersion(version, info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			if fault := gateway.BuildFault(); fault != "" {
+				text += fault + "\n"
+			}
+			_, err := fmt.Fprint(cmd.OutOrStdout(), text)
 			return err
 		},
 	}

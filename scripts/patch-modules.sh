@@ -1,0 +1,343 @@
+#!/usr/bin/env bash
+# Makes build/mod/go.mod, with which everything is built and tested:
+#
+#     go build -modfile=build/mod/go.mod ./cmd/holdfast
+#
+# It names copies of the storage engine's modules in which single lines are
+# changed, each for the reason that stands beside it below. The copies
+# are made here, from the modules that go.mod asks for, so that there is no fork
+# to look after. (go build -overlay refuses to replace files of the module cache.)
+# Where a line is not there exactly once, this fails and says so.
+#
+# It is quick when nothing is to be done, and may run many times at once: what is
+# there is complete, and is only ever replaced as a whole.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+go=${GO:-go}
+self=scripts/patch-modules.sh
+out=build/mod
+
+die() {
+	echo "patch-modules: $*" >&2
+	exit 1
+}
+
+# change FILE OLD NEW puts NEW in the place of OLD in the copy in $copying.
+change() {
+	local file=$1
+	[ -f "$copying/$file" ] || die "$module $version has no $file: look where this is now:" $'\n'"$2"
+	OLD=$2 NEW=$3 awk '
+		{ text = text $0 "\n" }
+		END {
+			old = ENVIRON["OLD"]
+			at = index(text, old)
+			rest = substr(text, at + length(old))
+			if (at == 0 || index(rest, old) > 0) exit 1
+			printf "%s%s%s", substr(text, 1, at - 1), ENVIRON["NEW"], rest
+		}' "$copying/$file" >"$tmp/changed" ||
+		die "$module $version: this is not exactly once in $file:" $'\n'"$2"$'\n'"Is the fault mended? Then remove the change from $self. If not, adapt it."
+	mv "$tmp/changed" "$copying/$file"
+}
+
+patch_ristretto() {
+	# The arena in which Badger builds its tables shifts an int by 32 bits. Where
+	# an int has 32 that is 0: when a buffer is full, memory that is in use is
+	# handed out again, and the tables on disk are damaged without an error.
+	change z/allocator.go \
+		'atomic.StoreUint64(&a.compIdx, uint64((bufIdx+1)<<32))' \
+		'atomic.StoreUint64(&a.compIdx, uint64(bufIdx+1)<<32)'
+
+	# A new file that is mapped has holes instead of space on the disk. A store
+	# into a hole of a full disk is SIGBUS, which ends the process. With its space
+	# taken beforehand it is an error, and Badger tries again later. The empty
+	# file goes, or they would pile up, and one that is a log stops the next
+	# opening.
+	change z/file.go \
+		'		if err := fd.Truncate(int64(sz)); err != nil {
+' \
+		'		if err := allocate(fd, int64(sz)); err != nil {
+			_ = fd.Close()
+			_ = os.Remove(filename)
+'
+	change z/mmap_linux.go \
+		'// msync writes any modified data to persistent storage.
+' \
+		'// allocate gives the empty file a size, and as much space on the disk. Where
+// the file system cannot do that, the file has holes.
+func allocate(fd *os.File, size int64) error {
+	for {
+		switch err := unix.Fallocate(int(fd.Fd()), 0, 0, size); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		case unix.EOPNOTSUPP, unix.ENOSYS:
+			return fd.Truncate(size)
+		default:
+			return &os.PathError{Op: "fallocate", Path: fd.Name(), Err: err}
+		}
+	}
+}
+
+// msync writes any modified data to persistent storage.
+'
+}
+
+patch_badger() {
+	# The error of a table that could not be written is looked at before there is
+	# one. The merge goes on without the table, removes those that it was made
+	# of, and everything in it is gone.
+	change levels.go \
+		'			defer inflightBuilders.Done(err)
+' \
+		'			defer func() { inflightBuilders.Done(err) }()
+'
+	# Another part of the merge that meets the error takes it out of its channel
+	# and ends: then nobody is left to tell that the merge has failed. It stays
+	# there, and one more than fits is not waited for.
+	change y/y.go \
+		'			if err != nil {
+				return err
+			}
+		}
+	}
+}
+' \
+		'			if err != nil {
+				t.keep(err)
+				return err
+			}
+		}
+	}
+}
+
+// keep lets everyone see err.
+func (t *Throttle) keep(err error) {
+	select {
+	case t.errCh <- err:
+	default:
+	}
+}
+'
+	change y/y.go \
+		'		t.errCh <- err
+	}
+	select {
+	case <-t.ch:' \
+		'		t.keep(err)
+	}
+	select {
+	case <-t.ch:'
+	# What was begun has to be waited for, and its tables removed.
+	change levels.go \
+		'			s.kv.opt.Errorf("cannot start subcompaction: %+v", err)
+			return nil, nil, err
+' \
+		'			s.kv.opt.Errorf("cannot start subcompaction: %+v", err)
+			break
+'
+	# A table that was not written goes, or each new try would leave one.
+	change table/table.go \
+		'		return nil, y.Wrapf(err, "while calling msync on %s", fname)
+' \
+		'		_ = mf.Delete()
+		return nil, y.Wrapf(err, "while calling msync on %s", fname)
+'
+	# A drop of prefixes that could not merge has not dropped them.
+	change levels.go \
+		'					opt.Warningf("While compacting level 0: %v", err)
+					return nil
+' \
+		'					opt.Warningf("While compacting level 0: %v", err)
+					return err
+'
+	# The next memtable is made before the last one is given away: if there is no
+	# space for it, the engine would be left without one, and end the process.
+	change db.go \
+		'	if !db.mt.isFull() {
+		return nil
+	}
+
+	for {
+		select {
+		case db.flushChan <- db.mt:
+' \
+		'	if !db.mt.isFull() {
+		return nil
+	}
+	mt, err := db.newMemTable()
+	if err != nil {
+		return y.Wrapf(err, "cannot create new mem table")
+	}
+
+	for {
+		select {
+		case db.flushChan <- db.mt:
+'
+	change db.go \
+		'			db.imm = append(db.imm, db.mt)
+			db.mt, err = db.newMemTable()
+			if err != nil {
+				return y.Wrapf(err, "cannot create new mem table")
+			}
+' \
+		'			db.imm = append(db.imm, db.mt)
+			db.mt = mt
+'
+	change db.go \
+		'			if db.IsClosed() {
+				return errNoRoom
+			}
+' \
+		'			if db.IsClosed() {
+				mt.DecrRef()
+				return errNoRoom
+			}
+'
+	change db.go \
+		'func (db *DB) ensureRoomForWrite() error {
+	var err error
+' \
+		'func (db *DB) ensureRoomForWrite() error {
+'
+	# The same where prefixes are dropped; and the memtable that could not be
+	# flushed stays in its place.
+	change db.go \
+		'	db.imm = append(db.imm, db.mt)
+	for _, memtable := range db.imm {
+		if memtable.sl.Empty() {
+			memtable.DecrRef()
+			continue
+		}
+		db.opt.Debugf("Flushing memtable")
+		if err := db.handleMemTableFlush(memtable, filtered); err != nil {
+			db.opt.Errorf("While trying to flush memtable: %v", err)
+			return err
+' \
+		'	mt, err := db.newMemTable()
+	if err != nil {
+		return y.Wrapf(err, "cannot create new mem table")
+	}
+	for _, memtable := range append(db.imm, db.mt) {
+		if memtable.sl.Empty() {
+			memtable.DecrRef()
+			continue
+		}
+		db.opt.Debugf("Flushing memtable")
+		if err := db.handleMemTableFlush(memtable, filtered); err != nil {
+			db.opt.Errorf("While trying to flush memtable: %v", err)
+			mt.DecrRef()
+			return err
+'
+	change db.go \
+		'	db.imm = db.imm[:0]
+	db.mt, err = db.newMemTable()
+	if err != nil {
+		return y.Wrapf(err, "cannot create new mem table")
+	}
+
+	// Drop prefixes from the levels.
+' \
+		'	db.imm = db.imm[:0]
+	db.mt = mt
+
+	// Drop prefixes from the levels.
+'
+	# Twice the size of a memtable is never written; its arena has the same bound.
+	change memtable.go \
+		'mt.wal.open(filepath, flags, 2*db.opt.MemTableSize)' \
+		'mt.wal.open(filepath, flags, arenaSize(db.opt))'
+	# Nothing is written to the value log.
+	change value.go \
+		'os.O_RDWR|os.O_CREATE|os.O_EXCL, 2*vlog.opt.ValueLogFileSize)' \
+		'os.O_RDWR|os.O_CREATE|os.O_EXCL, vlog.opt.ValueLogFileSize)'
+	# A merge that has failed is tried again after a second, not twenty times in
+	# it: on a full disk that takes a whole processor.
+	change levels.go \
+		'			s.kv.opt.Warningf("While running doCompact: %v\n", err)
+' \
+		'			s.kv.opt.Warningf("While running doCompact: %v\n", err)
+			select {
+			case <-time.After(time.Second):
+			case <-lc.HasBeenClosed():
+			}
+'
+	# A change of the MANIFEST that was not written is not kept in memory, where
+	# it would fail every merge to come, and what there is of it in the file goes,
+	# or the next change would be behind garbage.
+	change manifest.go \
+		'func (mf *manifestFile) addChanges(changesParam []*pb.ManifestChange, opt Options) error {
+' \
+		'func (mf *manifestFile) addChanges(changesParam []*pb.ManifestChange, opt Options) (rerr error) {
+'
+	change manifest.go \
+		'	if err := applyChangeSet(&mf.manifest, &changes, opt); err != nil {
+		return err
+	}
+	// Rewrite manifest if' \
+		'	end, err := mf.fp.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	before := mf.manifest.clone(opt)
+	before.Creations, before.Deletions = mf.manifest.Creations, mf.manifest.Deletions
+	defer func() {
+		if rerr == nil {
+			return
+		}
+		mf.manifest = before
+		err := mf.fp.Truncate(end)
+		if err == nil {
+			_, err = mf.fp.Seek(end, io.SeekStart)
+		}
+		if err == nil {
+			err = syncFunc(mf.fp)
+		}
+		if err != nil {
+			_ = mf.fp.Close() // nobody knows what it says
+		}
+	}()
+	if err := applyChangeSet(&mf.manifest, &changes, opt); err != nil {
+		return err
+	}
+	// Rewrite manifest if'
+}
+
+# GOFLAGS may name the very file that is to be made.
+export GOFLAGS= GOWORK=off
+mkdir -p "$out"
+tmp=$(mktemp -d "$out/.new.XXXXXX")
+trap 'chmod -R u+w "$tmp" && rm -rf "$tmp"' EXIT
+cp go.mod "$tmp/go.mod"
+cp go.sum "$tmp/go.sum"
+
+for name in ristretto badger; do
+	case $name in
+	ristretto) module=github.com/dgraph-io/ristretto/v2 ;;
+	badger) module=github.com/dgraph-io/badger/v4 ;;
+	esac
+	find_module() { "$go" list -m -f '{{.Version}} {{.Dir}}' "$module"; }
+	read -r version dir < <(find_module) || die "$module is not in go.mod: if nothing needs it any more, remove it from $self"
+	if [ -z "$dir" ]; then
+		"$go" mod download "$module" || die "fetch $module $version"
+		read -r version dir < <(find_module)
+	fi
+	# Another version of the module or of this script gets a folder of its own.
+	copy=$out/$name-$version-$(cksum <$self | cut -d ' ' -f 1)
+	if [ ! -d "$copy" ]; then
+		copying=$tmp/$name
+		cp -R "$dir" "$copying"
+		chmod -R u+w "$copying"
+		# Nobody is to find its tests among ours.
+		find "$copying" -name '*_test.go' -delete
+		"patch_$name"
+		# Another run may have been faster: then its copy is as good.
+		mv -T "$copying" "$copy" 2>/dev/null || [ -d "$copy" ] || die "write $copy"
+	fi
+	"$go" mod edit -replace="$module@$version=./$copy" "$tmp/go.mod"
+done
+
+for f in go.sum go.mod; do
+	# The same text keeps its time, so that nothing is built again for it.
+	cmp -s "$tmp/$f" "$out/$f" || mv -f "$tmp/$f" "$out/$f"
+done
