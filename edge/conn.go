@@ -283,6 +283,7 @@ func (c *conn) start(connack packet.Connack) {
 	c.mu.Unlock()
 	c.sess.outbox.Notify(c.signal)
 	c.signal()
+	c.srv.wakeShares()
 }
 
 // sendAck sends one of the four acknowledgements, out of the order that
@@ -356,6 +357,13 @@ func (c *conn) isClosing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closing
+}
+
+// isStarted reports whether messages may be sent to the client.
+func (c *conn) isStarted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.started && !c.closing
 }
 
 func (c *conn) reason() error {

@@ -137,7 +137,6 @@ func (c *conn) connackProperties(p *packet.Connect, assigned bool) *packet.Prope
 		ReceiveMaximum:    uint16(c.srv.limits.ReceiveMaximum),
 		MaximumPacketSize: uint32(c.srv.limits.MaxPacketSize),
 		TopicAliasMaximum: maxAliases,
-		SharedUnavailable: true,
 	}
 	if assigned {
 		out.AssignedClientID = p.ClientID // [MQTT-3.2.2-16]

@@ -46,7 +46,8 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 		// connected gets it all the same: the LAN never waits for the WAN, nor
 		// for a disk that has failed.
 		c.srv.stats.notKeptQoS0.Add(1)
-		c.srv.deliver(c.srv.router.match(msg.Topic), msg, 0)
+		dests, _ := resolve(c.srv.router.match(msg.Topic), msg)
+		c.srv.deliver(dests, msg, 0)
 		return nil
 	}
 	return c.acceptAcknowledged(p, msg, allowed)

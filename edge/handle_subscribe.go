@@ -2,7 +2,6 @@ package edge
 
 import (
 	"fmt"
-	"strings"
 
 	"holdfast"
 	"holdfast/edge/packet"
@@ -24,6 +23,11 @@ func (c *conn) handleSubscribe(body []byte) error {
 	s := c.sess
 	ack := packet.Suback{PacketID: p.PacketID}
 	granted := make(map[string]holdfast.Subscription, 1) // those that ask for retained messages
+	// SUBACK goes before the messages of the session that it brings. The
+	// specification allows either order (3.8.4); clients are used to this one.
+	c.mu.Lock()
+	c.subscribing++
+	c.mu.Unlock()
 	for _, sub := range p.Filters {
 		if err := c.checkFilter(sub.Filter); err != nil {
 			return fmt.Errorf("SUBSCRIBE: %w", err)
@@ -37,17 +41,16 @@ func (c *conn) handleSubscribe(body []byte) error {
 		s.mu.Unlock()
 		c.srv.router.subscribe(s, sub)
 		ack.Codes = append(ack.Codes, sub.QoS)
+		if isShared(sub.Filter) {
+			c.srv.joinShare(s, sub.Filter) // no retained messages (MQTT 5, 4.8.2)
+			continue
+		}
 		if sub.RetainHandling == 0 || sub.RetainHandling == 1 && !replaces {
 			granted[sub.Filter] = sub // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 		} else {
 			delete(granted, sub.Filter)
 		}
 	}
-	// SUBACK goes before the retained messages that it is about. The
-	// specification allows either order (3.8.4); clients are used to this one.
-	c.mu.Lock()
-	c.subscribing++
-	c.mu.Unlock()
 	suback := func() {
 		c.send(func(dst []byte) []byte {
 			c.subscribing--
@@ -71,7 +74,11 @@ func (c *conn) handleSubscribe(body []byte) error {
 // checkFilter tells what is wrong with a topic filter; the connection cannot go
 // on then [MQTT-4.7.1-1] [MQTT-4.7.1-2].
 func (c *conn) checkFilter(filter string) error {
-	if err := topic.ValidFilter(filter); err != nil {
+	valid := topic.ValidFilter
+	if isShared(filter) {
+		valid = checkShare
+	}
+	if err := valid(filter); err != nil {
 		return &packet.Error{Code: packet.TopicFilterInvalid, Text: err.Error()}
 	}
 	return c.checkLevels(filter)
@@ -80,10 +87,8 @@ func (c *conn) checkFilter(filter string) error {
 // maySubscribe says whether a filter is granted, by access and by the limit. A
 // client of MQTT 3.x is told 0x80 in any case.
 func (c *conn) maySubscribe(filter string) packet.ReasonCode {
-	if c.version == packet.V5 && strings.HasPrefix(filter, "$share/") {
-		return packet.SharedSubscriptionsNotSupported
-	}
-	if !c.srv.opts.Access.Subscribe(c.clientID, c.username, filter) {
+	_, topics, _ := topic.ParseShared(filter)
+	if !c.srv.opts.Access.Subscribe(c.clientID, c.username, topics) {
 		c.srv.log.Warn("subscription denied", "client_id", c.clientID, "filter", filter)
 		return packet.NotAuthorized
 	}

@@ -21,11 +21,15 @@ type memoryOutbox struct {
 	bytes int                        // of both; guarded by mu
 	last  uint64                     // position of the newest; guarded by mu
 	ready func()                     // guarded by mu
+	over  bool                       // the session has ended; guarded by mu
 }
 
 type queued struct {
 	item holdfast.Item
 	size int // what it counts for against the bound
+	// ended, if not nil, is told once whether it was acknowledged, or the outbox
+	// ended before; it is called without the lock.
+	ended func(delivered bool)
 }
 
 func newMemoryOutbox(maxBytes int) *memoryOutbox {
@@ -40,14 +44,25 @@ func (b *memoryOutbox) push(m *holdfast.Message, kept bool) bool {
 	if kept {
 		size = 0
 	}
+	return b.add(m, size, nil)
+}
+
+// pushFor is push for a message that someone keeps until ended is called, which
+// happens exactly once if it returns true.
+func (b *memoryOutbox) pushFor(m *holdfast.Message, ended func(delivered bool)) bool {
+	return b.add(m, m.Size(), ended)
+}
+
+func (b *memoryOutbox) add(m *holdfast.Message, size int, ended func(bool)) bool {
 	b.mu.Lock()
-	if b.bytes > 0 && b.bytes+size > b.max {
+	if b.over || b.bytes > 0 && b.bytes+size > b.max {
 		b.mu.Unlock()
 		return false
 	}
 	b.last++
 	b.bytes += size
-	b.queue = append(b.queue, queued{holdfast.Item{ID: holdfast.NewItemID(holdfast.Normal, b.last), Msg: m}, size})
+	it := holdfast.Item{ID: holdfast.NewItemID(holdfast.Normal, b.last), Msg: m}
+	b.queue = append(b.queue, queued{it, size, ended})
 	ready := b.ready
 	b.mu.Unlock()
 	if ready != nil {
@@ -57,6 +72,12 @@ func (b *memoryOutbox) push(m *holdfast.Message, kept bool) bool {
 }
 
 func (b *memoryOutbox) TryNext() (holdfast.Item, bool, error) {
+	var gone []func(bool)
+	defer func() {
+		for _, ended := range gone {
+			ended(true) // there is nothing more to be done with it
+		}
+	}()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for len(b.queue) > 0 {
@@ -70,6 +91,9 @@ func (b *memoryOutbox) TryNext() (holdfast.Item, bool, error) {
 			return it, true, nil
 		}
 		b.bytes -= q.size
+		if q.ended != nil {
+			gone = append(gone, q.ended)
+		}
 		if b.expired != nil {
 			b.expired.Add(1)
 		}
@@ -92,9 +116,43 @@ func left(m *holdfast.Message) (out *holdfast.Message, ok bool) {
 
 func (b *memoryOutbox) Ack(id holdfast.ItemID) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.bytes -= b.taken[id].size
+	q := b.taken[id]
+	b.bytes -= q.size
 	delete(b.taken, id)
+	b.mu.Unlock()
+	if q.ended != nil {
+		q.ended(true)
+	}
+}
+
+// end gives back what others keep. A QoS 2 message that was sent is not for
+// anyone else, whether its subscriber has it or not (MQTT 5, 4.8.2).
+func (b *memoryOutbox) end() {
+	b.mu.Lock()
+	b.over = true
+	var back, done []func(bool)
+	for _, q := range b.queue {
+		if q.ended != nil {
+			back = append(back, q.ended)
+		}
+	}
+	for _, q := range b.taken {
+		switch {
+		case q.ended == nil:
+		case q.item.Msg.QoS == 2:
+			done = append(done, q.ended)
+		default:
+			back = append(back, q.ended)
+		}
+	}
+	b.queue, b.taken = nil, make(map[holdfast.ItemID]queued)
+	b.mu.Unlock()
+	for _, ended := range done {
+		ended(true)
+	}
+	for _, ended := range back {
+		ended(false)
+	}
 }
 
 func (b *memoryOutbox) Release(ids ...holdfast.ItemID) {

@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"holdfast"
@@ -9,7 +11,7 @@ import (
 )
 
 // What is remembered: the subscribers of so many topics, of so many subscribers
-// in all (24 bytes each), and of no longer topics, which nobody needs but one
+// in all (32 bytes each), and of no longer topics, which nobody needs but one
 // who wants to fill the memory.
 const (
 	matchCacheTopics       = 4096
@@ -24,6 +26,12 @@ type router struct {
 	tree   topic.Tree[*session, options] // by filter and session; guarded by mu
 	cache  map[string][]destination      // guarded by mu; its values are never changed
 	cached int                           // destinations in cache; guarded by mu
+	// shares are the shared subscriptions by filter, and byFilter by what is
+	// behind "$share/NAME/". Guarded by mu.
+	shares   map[string]*share
+	byFilter topic.Tree[*share, struct{}]
+	// left is called when a session has left a share, without mu.
+	left func(*share)
 }
 
 // options are those of one subscription (MQTT 5, 3.8.3.1).
@@ -41,6 +49,9 @@ type destination struct {
 	qos         byte
 	asPublished bool // the RETAIN flag stays as it was published
 	more        *more
+	// share, if not nil, is a shared subscription instead of all that; resolve
+	// puts one of its members here. They stand behind the others.
+	share *share
 }
 
 // more is what few destinations have.
@@ -98,30 +109,87 @@ func (d *destination) ids() []uint32 {
 }
 
 func (r *router) subscribe(s *session, sub holdfast.Subscription) {
+	o := options{sub.Identifier, sub.QoS, sub.NoLocal, sub.RetainAsPublished}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.tree.Add(sub.Filter, s, options{sub.Identifier, sub.QoS, sub.NoLocal, sub.RetainAsPublished})
 	r.changedLocked()
+	if !isShared(sub.Filter) {
+		r.tree.Add(sub.Filter, s, o)
+		return
+	}
+	sh := r.shares[sub.Filter]
+	if sh == nil {
+		sh = &share{filter: sub.Filter}
+		if r.shares == nil {
+			r.shares = make(map[string]*share)
+		}
+		r.shares[sub.Filter] = sh
+		_, rest, _ := topic.ParseShared(sub.Filter)
+		r.byFilter.Add(rest, sh, struct{}{})
+	}
+	sh.mu.Lock()
+	sh.setLocked(member{s, o})
+	sh.mu.Unlock()
 }
 
 func (r *router) unsubscribe(s *session, filter string) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.tree.Remove(filter, s)
+	left := r.removeLocked(s, filter)
 	r.changedLocked()
+	r.mu.Unlock()
+	if left != nil {
+		r.left(left)
+	}
+}
+
+// removeLocked removes a subscription, and returns the share that was left.
+func (r *router) removeLocked(s *session, filter string) *share {
+	sh := r.shares[filter]
+	if sh == nil {
+		r.tree.Remove(filter, s)
+		return nil
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.removeLocked(s)
+	if len(sh.members) == 0 {
+		delete(r.shares, filter)
+		_, rest, _ := topic.ParseShared(filter)
+		r.byFilter.Remove(rest, sh)
+	}
+	return sh
+}
+
+// share is the shared subscription with that filter; nil if nobody has it.
+func (r *router) share(filter string) *share {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.shares[filter]
+}
+
+func (r *router) allShares() []*share {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Collect(maps.Values(r.shares))
 }
 
 // forget removes all subscriptions of a session.
 func (r *router) forget(s *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var left []*share
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for filter := range s.subs {
-		r.tree.Remove(filter, s)
+		if sh := r.removeLocked(s, filter); sh != nil {
+			left = append(left, sh)
+		}
 	}
 	if len(s.subs) > 0 { // most clients only publish
 		r.changedLocked()
+	}
+	r.mu.Unlock()
+	for _, sh := range left {
+		r.left(sh)
 	}
 }
 
@@ -133,7 +201,13 @@ func (r *router) changedLocked() {
 func (r *router) len() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.tree.Len()
+	n := r.tree.Len()
+	for _, sh := range r.shares {
+		sh.mu.Lock()
+		n += len(sh.members)
+		sh.mu.Unlock()
+	}
+	return n
 }
 
 // match returns the subscribers of a topic. The slice must not be changed.
@@ -176,6 +250,7 @@ func (r *router) findLocked(name string) (dests []destination) {
 			d.more.own.add(o)
 		})
 	}
+	r.byFilter.Match(name, func(sh *share, _ struct{}) { dests = append(dests, destination{share: sh}) })
 	return dests
 }
 
@@ -235,7 +310,7 @@ func (s *Server) publish(p publication, done func(error)) error {
 
 // accept finds who wants a publication and offers it to the Sink as msg.
 func (s *Server) accept(p publication, msg *holdfast.Message, done func(error)) ([]destination, error) {
-	dests := s.router.match(p.msg.Topic)
+	dests, kept := resolve(s.router.match(p.msg.Topic), p.msg)
 	pub := &holdfast.Publication{Msg: msg, Inbound: p.inbound, WillOf: p.willOf}
 	exactlyOnce := false
 	for _, d := range dests {
@@ -249,6 +324,9 @@ func (s *Server) accept(p publication, msg *holdfast.Message, done func(error)) 
 		case qos == 2:
 			exactlyOnce = true
 		}
+	}
+	for _, sh := range kept {
+		pub.Sessions = append(pub.Sessions, holdfast.Delivery{ClientID: sh.id(), QoS: p.msg.QoS, Retain: p.msg.Retain})
 	}
 	safe := done
 	if exactlyOnce {

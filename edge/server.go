@@ -9,7 +9,8 @@
 //
 // Goroutines: one a listener, a reader and a writer for each connection, one for
 // wills that were refused, one for what clients that are away are owed (their
-// delayed wills, the end of their sessions); all are awaited by Shutdown.
+// delayed wills, the end of their sessions), one that moves what shared
+// subscriptions have kept; all are awaited by Shutdown.
 package edge
 
 import (
@@ -17,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,11 +130,13 @@ type Server struct {
 	sessions map[string]*session   // by client identifier; guarded by mu
 	conns    map[*conn]struct{}    // guarded by mu
 	lns      map[net.Listener]bool // guarded by mu
-	serving  bool                  // retryWills and watchAbsent run; guarded by mu
+	serving  bool                  // retryWills, watchAbsent and moveShares run; guarded by mu
 	closed   bool                  // guarded by mu
 	quit     chan struct{}         // closed with closed
 	// absentWake has capacity 1: watchAbsent is to look again.
 	absentWake chan struct{}
+	// shareWake has capacity 1: moveShares is to look again.
+	shareWake chan struct{}
 	// early counts the bytes of read buffers of clients before their CONNECT.
 	early atomic.Int64
 	wg    sync.WaitGroup // listeners and connections; Add only under mu
@@ -155,9 +159,11 @@ func NewServer(o Options) (*Server, error) {
 		quit:     make(chan struct{}),
 
 		absentWake: make(chan struct{}, 1),
+		shareWake:  make(chan struct{}, 1),
 	}
 	s.pending.init(int64(s.limits.MaxPendingBytes))
 	s.wills.init()
+	s.router.left = s.leaveShare
 	kept, err := o.Store.Retained()
 	if err != nil {
 		return nil, fmt.Errorf("read retained messages: %w", err)
@@ -171,12 +177,18 @@ func NewServer(o Options) (*Server, error) {
 	}
 	now := time.Now()
 	away := make(map[string]time.Duration, len(states))
+	var shares []string
 	for _, st := range states {
+		if strings.HasPrefix(st.ClientID, sharePrefix) {
+			shares = append(shares, st.ClientID)
+			continue
+		}
 		away[st.ClientID] = st.Away
 		if err := s.restoreSession(st, now); err != nil {
 			return nil, err
 		}
 	}
+	s.restoreShares(shares)
 	wills, err := o.Store.Wills()
 	if err != nil {
 		return nil, fmt.Errorf("read wills: %w", err)
@@ -204,7 +216,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.wg.Add(1)
 	if !s.serving {
 		s.serving = true
-		for _, run := range []func(){s.retryWills, s.watchAbsent} {
+		for _, run := range []func(){s.retryWills, s.watchAbsent, s.moveShares} {
 			s.wg.Add(1)
 			go func() {
 				defer s.wg.Done()

@@ -207,6 +207,9 @@ func (s *Server) detach(c *conn, will *holdfast.Will) *holdfast.Will {
 	if !ss.durable || ss.outbox == nil {
 		s.router.forget(ss)
 		delete(s.sessions, ss.clientID)
+		if box, ok := ss.outbox.(*memoryOutbox); ok {
+			box.end()
+		}
 		return will
 	}
 	ss.outbox.Notify(nil)

@@ -69,7 +69,8 @@ func decodeSession(v []byte) (st holdfast.SessionState, age int64, err error) {
 
 // Sessions returns every stored session that a Change has saved. It reads what
 // is on disk, so that it is to be called before the first Change. A session
-// whose row cannot be read is logged and left out.
+// whose row cannot be read is logged and left out. A queue without a session is
+// removed: it is what a publication has left that met the end of its session.
 func (s *Store) Sessions() ([]holdfast.SessionState, error) {
 	byID := map[uint32]*holdfast.SessionState{}
 	at := func(id uint32) *holdfast.SessionState {
@@ -78,7 +79,7 @@ func (s *Store) Sessions() ([]holdfast.SessionState, error) {
 		}
 		return byID[id]
 	}
-	saved, left := map[uint32]bool{}, map[uint32]int64{}
+	saved, known, left := map[uint32]bool{}, map[uint32]bool{}, map[uint32]int64{}
 	prefix := []byte{keyMeta}
 	err := s.read(func(eng engine) error {
 		return eng.scan(prefix, prefix, false, func(k, v []byte) bool {
@@ -89,6 +90,7 @@ func (s *Store) Sessions() ([]holdfast.SessionState, error) {
 			switch rest := k[6:]; {
 			case k[5] == metaSession:
 				st, age, err := decodeSession(v)
+				known[id] = true
 				if err != nil {
 					s.unreadable("session", err)
 					return true
@@ -109,8 +111,20 @@ func (s *Store) Sessions() ([]holdfast.SessionState, error) {
 		return nil, err
 	}
 	var list []holdfast.SessionState
+	var wakes []func()
+	defer func() {
+		for _, f := range wakes {
+			f()
+		}
+	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for id, q := range s.byID {
+		if q.session && !known[id] && s.smallLocked(0) == nil {
+			wakes = s.removeLocked(q, wakes)
+			s.lazyLocked()
+		}
+	}
 	for id, st := range byID {
 		q := s.byID[id]
 		if q == nil || !q.session || !saved[id] {

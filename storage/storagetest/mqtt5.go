@@ -168,3 +168,31 @@ func subscriptionIDs(b *bench) {
 	b.start(storage.Options{})
 	look()
 }
+
+// orphans: a publication that met the end of its session leaves a queue, which
+// the next start removes.
+func orphans(b *bench) {
+	b.start(storage.Options{})
+	b.change(&holdfast.SessionChange{ClientID: "kept", Save: &holdfast.SessionState{Expiry: 1}})
+	done := make(chan error, 1)
+	b.must(b.s.Publish(&holdfast.Publication{Msg: msg("t", 1, "x"), Sessions: []holdfast.Delivery{
+		{ClientID: "kept", QoS: 1}, {ClientID: "ended", QoS: 1},
+	}}, nil, func(err error) { done <- err }))
+	b.must(<-done)
+	for range 2 {
+		b.s.Crash()
+		b.start(storage.Options{})
+		if _, err := b.s.Sessions(); err != nil {
+			b.Fatal(err)
+		}
+		// What the start has removed is on disk with the next change.
+		b.change(&holdfast.SessionChange{ClientID: "kept", Save: &holdfast.SessionState{Expiry: 1}})
+	}
+	for id, want := range map[string]int{"kept": 1, "ended": 0} {
+		q, err := b.s.SessionQueue(id)
+		b.must(err)
+		if q.Len() != want {
+			b.Fatalf("%d messages for %q", q.Len(), id)
+		}
+	}
+}

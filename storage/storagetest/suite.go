@@ -66,6 +66,7 @@ var behaviours = []behaviour{
 	{"keeps an expired message that was begun", expiredRelease},
 	{"counts down how long a retained message lives", retainedExpiry},
 	{"knows how long a session has been away", detached},
+	{"removes a queue whose session has ended", orphans},
 	{"keeps the subscription identifiers of a delivery", subscriptionIDs},
 	{"gives free places only to copies of retained messages", copiesTakeFreePlaces},
 	{"reads a large backlog from far behind", backlog},
