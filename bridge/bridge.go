@@ -23,8 +23,8 @@
 // acknowledged is sent again, oldest first, before anything newer.
 //
 // Goroutines: Run is the forwarder. Per connection it starts one that watches
-// the connection and one that hands commands to the local broker, and waits
-// for both; an Upstream waits for its own in Close. Acknowledgements are
+// the connection, one that hands commands to the local broker, and one that
+// looks for the way back to a preferred upstream, and waits for them; an Upstream waits for its own in Close. Acknowledgements are
 // processed on the goroutine that the Upstream calls done on.
 package bridge
 
@@ -47,6 +47,7 @@ const (
 	defaultBackoffMax  = time.Minute
 	defaultMaxAttempts = 5
 	defaultAckTimeout  = 3 * time.Minute
+	defaultFailback    = 5 * time.Minute
 
 	maxWindow        = 20000            // well below the 65,535 packet identifiers of a session
 	subscribeTimeout = 30 * time.Second // for one SUBACK
@@ -64,11 +65,14 @@ type Options struct {
 	Name      string // unique among the bridges; part of Origin
 	GatewayID string // for logs
 	Routes    []Route
-	// Upstreams are tried in this order at every attempt; the first that
-	// connects and takes the subscriptions is used until it is lost.
+	// Upstreams in the order of preference: the first that connects and takes
+	// the subscriptions is used, until it is lost or one before it works again.
 	Upstreams []UpstreamOption
-	Queue     Queue // must be set if a route goes out
-	Local     Local // must be set if a route goes in
+	// Failback is about how long an upstream that did not work is left alone
+	// while there are others (5 min).
+	Failback time.Duration
+	Queue    Queue // must be set if a route goes out
+	Local    Local // must be set if a route goes in
 	// Window is the most publishes without acknowledgement at once (100; the
 	// upstream's own bound if that is lower), WindowBytes the size at which no
 	// further one is added (1 MiB; one message is always let through).
@@ -92,6 +96,8 @@ type Bridge struct {
 	out         []outRoute
 	in          []inRoute
 	upstreams   []UpstreamOption
+	ways        []way // of upstreams; guarded by status.mu
+	failback    time.Duration
 	queue       Queue
 	local       Local
 	window      int
@@ -113,7 +119,7 @@ func New(o Options) (*Bridge, error) {
 	o.setDefaults()
 	b := &Bridge{
 		name: o.Name, origin: holdfast.BridgeOrigin(o.Name),
-		upstreams: o.Upstreams, queue: o.Queue, local: o.Local,
+		upstreams: o.Upstreams, ways: make([]way, len(o.Upstreams)), failback: o.Failback, queue: o.Queue, local: o.Local,
 		window: o.Window, windowBytes: o.WindowBytes,
 		maxAttempts: o.MaxAttempts, ackTimeout: o.AckTimeout,
 		backoff: backoff{min: o.BackoffMin, max: o.BackoffMax},
@@ -181,6 +187,9 @@ func New(o Options) (*Bridge, error) {
 	if o.BackoffMin < 0 || o.BackoffMax < o.BackoffMin {
 		fault("backoff is %v to %v: the second must not be below the first", o.BackoffMin, o.BackoffMax)
 	}
+	if o.Failback < 0 {
+		fault("the time before the way back is negative: %v", o.Failback)
+	}
 	if o.MaxAttempts < 1 {
 		fault("attempts are %d: there must be at least one", o.MaxAttempts)
 	}
@@ -200,6 +209,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.BackoffMax, max(defaultBackoffMax, o.BackoffMin))
 	setDefault(&o.MaxAttempts, defaultMaxAttempts)
 	setDefault(&o.AckTimeout, defaultAckTimeout)
+	setDefault(&o.Failback, defaultFailback)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -222,19 +232,15 @@ func (b *Bridge) Run(ctx context.Context) error {
 	defer b.running.Store(false)
 	defer b.status.stopped()
 
+	var c *connection // a better one than the last, if it was made already
 	for ctx.Err() == nil {
-		c, err := b.connect(ctx)
-		if err == nil {
-			since := time.Now()
-			b.status.connected(c.name)
-			b.log.Info("bridge is connected", slog.String("upstream", c.name))
-			err = c.serve(ctx)
-			lasted := time.Since(since)
-			b.backoff.lasted(lasted, c.acked > 0)
-			if ctx.Err() == nil {
-				err = explainLoss(err, lasted)
-				b.log.Warn("bridge has lost its connection", slog.String("upstream", c.name),
-					slog.Duration("after", lasted), slog.Any("error", err))
+		var err error
+		if c == nil {
+			c, err = b.connect(ctx)
+		}
+		if c != nil {
+			if c, err = b.use(ctx, c); c != nil {
+				continue
 			}
 		} else if ctx.Err() == nil {
 			b.log.Warn("bridge cannot connect", slog.Any("error", err))
@@ -246,5 +252,38 @@ func (b *Bridge) Run(ctx context.Context) error {
 		b.status.waiting(err, time.Now().Add(delay))
 		wait(ctx, delay)
 	}
+	if c != nil {
+		c.abandon()
+	}
 	return nil
+}
+
+// use serves one connection until it ends, and says why it has. better is the
+// one to go on with, if there is.
+func (b *Bridge) use(ctx context.Context, c *connection) (better *connection, err error) {
+	since := time.Now()
+	b.status.connected(c.name)
+	b.log.Info("bridge is connected", slog.String("upstream", c.name))
+	returned := make(chan *connection, 1)
+	go func() {
+		if c.index == 0 {
+			returned <- nil
+			return
+		}
+		returned <- b.returner(c, ctx)
+	}()
+	err = c.serve(ctx)
+	lasted := time.Since(since)
+	b.backoff.lasted(lasted, c.acked > 0)
+	if better = <-returned; better != nil {
+		b.log.Info("bridge goes back to a preferred upstream", slog.String("from", c.name), slog.String("to", better.name))
+		return better, nil
+	}
+	if ctx.Err() == nil {
+		err = explainLoss(err, lasted)
+		b.ended(c.index, lasted, err)
+		b.log.Warn("bridge has lost its connection", slog.String("upstream", c.name),
+			slog.Duration("after", lasted), slog.Any("error", err))
+	}
+	return nil, err
 }

@@ -21,6 +21,7 @@ var errUnanswered = errors.New("the far broker has stopped acknowledging what is
 // end. It is never reused.
 type connection struct {
 	b      *Bridge
+	index  int // of the upstream
 	name   string
 	up     Upstream
 	dl     *downlink
@@ -41,9 +42,9 @@ type connection struct {
 	sealed     bool      // the rest is back in the queue; nothing more counts
 }
 
-func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridge, name string, up Upstream, dl *downlink) *connection {
+func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridge, index int, up Upstream, dl *downlink) *connection {
 	c := &connection{
-		b: b, name: name, up: up, dl: dl, window: b.window,
+		b: b, index: index, name: b.upstreams[index].Name, up: up, dl: dl, window: b.window,
 		ctx: ctx, cancel: cancel, room: make(chan struct{}, 1), progress: time.Now(),
 	}
 	if w := up.Window(); w > 0 {
@@ -55,31 +56,21 @@ func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridg
 	return c
 }
 
-// connect tries every upstream in order.
-func (b *Bridge) connect(ctx context.Context) (*connection, error) {
-	var errs []error
-	for _, u := range b.upstreams {
-		b.status.connecting(u.Name)
-		c, err := b.open(ctx, u)
-		if err == nil {
-			return c, nil
-		}
-		errs = append(errs, fmt.Errorf("%s: %w", u.Name, err))
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, errors.Join(errs...)
-}
-
 // open makes one connection with its subscriptions. A filter that the far
 // broker refuses is said loudly and does not stop the rest: losing the way up
 // for it would be worse.
-func (b *Bridge) open(ctx context.Context, u UpstreamOption) (*connection, error) {
+// It is given up when attempt ends; the connection lives as long as ctx.
+func (b *Bridge) open(ctx, attempt context.Context, index int) (*connection, error) {
+	u := b.upstreams[index]
 	ctx, cancel := context.WithCancelCause(ctx)
+	giveUp := context.AfterFunc(attempt, func() { cancel(context.Cause(attempt)) })
+	defer giveUp()
 	dl := newDownlink(b, cancel)
 	up, err := u.Connect(ctx, dl.receive)
 	if err != nil {
+		if errors.Is(context.Cause(ctx), errSlow) {
+			err = errSlow
+		}
 		dl.end()
 		cancel(nil)
 		return nil, err
@@ -102,7 +93,14 @@ func (b *Bridge) open(ctx context.Context, u UpstreamOption) (*connection, error
 			return nil, fmt.Errorf("subscribe for route %q: %w", r.name, err)
 		}
 	}
-	return newConnection(ctx, cancel, b, u.Name, up, dl), nil
+	return newConnection(ctx, cancel, b, index, up, dl), nil
+}
+
+// abandon ends a connection that was never served.
+func (c *connection) abandon() {
+	c.dl.end()
+	_ = c.up.Close() // nothing was sent on it
+	c.cancel(nil)
 }
 
 func (b *Bridge) subscribe(ctx context.Context, up Upstream, r inRoute) error {
@@ -135,7 +133,7 @@ func (c *connection) serve(parent context.Context) error {
 	}()
 	c.forward()
 	ended := time.Now()
-	if parent.Err() != nil {
+	if parent.Err() != nil || errors.Is(context.Cause(c.ctx), errReturn) {
 		c.drain()
 	}
 	c.dl.end()
@@ -148,7 +146,7 @@ func (c *connection) serve(parent context.Context) error {
 			cause = err
 		}
 	}
-	c.giveBack(parent.Err() == nil && !errors.Is(cause, errDownlink), ended)
+	c.giveBack(parent.Err() == nil && !errors.Is(cause, errDownlink) && !errors.Is(cause, errReturn), ended)
 	return cause
 }
 

@@ -183,13 +183,14 @@ func (u *fakeUpstream) Done() <-chan struct{} { return u.done }
 func (u *fakeUpstream) Err() error            { return u.err }
 func (u *fakeUpstream) Close() error {
 	u.lose(errors.New("closed"))
-	u.broker.story.add("close")
+	u.broker.story.add("%sclose", u.broker.name)
 	return nil
 }
 
 // fakeBroker makes connections.
 type fakeBroker struct {
 	*story
+	name      string // before what it tells, where there are several
 	window    int
 	refuse    error // of the next connects
 	subscribe error // of each subscription
@@ -204,12 +205,12 @@ func (b *fakeBroker) Connect(ctx context.Context, receive Receive) (Upstream, er
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refuse != nil {
-		b.story.add("refuse")
+		b.story.add("%srefuse", b.name)
 		return nil, b.refuse
 	}
 	u := &fakeUpstream{broker: b, receive: receive, done: make(chan struct{})}
 	b.ups = append(b.ups, u)
-	b.story.add("connect")
+	b.story.add("%sconnect", b.name)
 	if b.onConnect != nil {
 		b.onConnect(u)
 	}

@@ -50,7 +50,7 @@ type PahoOptions struct {
 	BridgeBit bool
 	// TLS is used where the URL says so.
 	TLS TLSOptions
-	// Dial makes the network connection; nil is that of package net.
+	// Dial makes the network connection; nil is BoardDialer("").
 	Dial Dialer
 	// ConnectTimeout is for DNS, TCP, TLS and the login together; 30 s if zero.
 	ConnectTimeout time.Duration
@@ -107,7 +107,7 @@ func PahoConnect(o PahoOptions) Connect {
 	setDefault(&o.ConnectTimeout, defaultConnectTimeout)
 	setDefault(&o.MaxPacket, defaultMaxPacket)
 	if o.Dial == nil {
-		o.Dial = new(net.Dialer).DialContext
+		o.Dial = BoardDialer("")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -40,6 +40,10 @@ func explainDial(err error, address string, timeout time.Duration) error {
 		return fmt.Errorf("%s refuses connections: is the broker running there, and is %s its port? %w", host, port, err)
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return fmt.Errorf("there is no route to %s: check that the uplink is up: %w", host, err)
+	case errors.Is(err, syscall.ENODEV):
+		return fmt.Errorf("there is no such interface now: check interface in the upstream, and that its link is up (ip link): %w", err)
+	case errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("this user may not choose an interface: run the gateway with the capability CAP_NET_RAW: %w", err)
 	case isTimeout(err):
 		return fmt.Errorf("%s does not answer within %v: check the uplink, the address, and whether a firewall lets port %s through: %w", address, timeout, port, err)
 	}

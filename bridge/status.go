@@ -22,6 +22,8 @@ type Status struct {
 	State    State     `json:"state"`
 	Upstream string    `json:"upstream,omitempty"` // in use, or being tried
 	Since    time.Time `json:"since"`              // when it got into this state
+	// Upstreams are all of them in their order, if there are several.
+	Upstreams []UpstreamStatus `json:"upstreams,omitempty"`
 	// LastError is the last problem in words, empty if there was none; it is
 	// kept while connected, LastErrorAt says how old it is.
 	LastError   string    `json:"last_error,omitempty"`
@@ -52,6 +54,7 @@ type Status struct {
 func (b *Bridge) Status() Status {
 	b.status.mu.Lock()
 	s := b.status.s
+	s.Upstreams = b.upstreamsLocked()
 	b.status.mu.Unlock()
 	s.Sent = b.status.sent.Load()
 	s.Acked = b.status.acked.Load()

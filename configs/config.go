@@ -171,6 +171,9 @@ type Bridge struct {
 	PasswordFile string        `toml:"password_file"`
 	KeepAlive    time.Duration `toml:"keepalive" min:"5s" max:"18h"`
 	CleanSession bool          `toml:"clean_session"`
+	// Failback is about how long an upstream that did not work is left alone
+	// while there are others.
+	Failback time.Duration `toml:"failback" min:"10s" max:"24h"`
 	// CA, Cert and Key are files in PEM for upstreams with TLS; Load makes their
 	// names relative to the configuration's folder.
 	CA        string     `toml:"ca" path:"pem"`
@@ -204,6 +207,9 @@ type Upstream struct {
 	URL      string `toml:"url" env:"yes"`
 	Via      string `toml:"via"` // the name of a modem; "" is the board's own network
 	ClientID string `toml:"client_id" env:"yes" vars:"yes"`
+	// Interface of the board that connections must take; "" is what the routes
+	// of the board say.
+	Interface string `toml:"interface"`
 	// ServerName is what the certificate of the broker must be for; "" is the
 	// host of URL. ALPN is the protocol to ask for in TLS; "" is none.
 	ServerName string `toml:"server_name"`
@@ -272,6 +278,7 @@ func (b *Bridge) setDefaults() {
 	*b = Bridge{
 		ClientID:  "holdfast-{id}-{bridge}",
 		KeepAlive: 60 * time.Second,
+		Failback:  5 * time.Minute,
 		Queue: Queue{
 			MaxBytes:   1 * GiB,
 			WhenFull:   DropOldest,

@@ -94,6 +94,7 @@ func (k *checker) upstreams(b *Bridge, path string, clients map[string]int) {
 	for i, u := range b.Upstreams {
 		at := fmt.Sprintf("%s.upstream[%d]", path, i)
 		k.via(u.Via, at)
+		k.network(u, at)
 		if u.URL == "" {
 			k.missing(at+".url", `is missing; write url = "tcp://host:1883"`)
 			continue
@@ -120,6 +121,17 @@ func (k *checker) upstreams(b *Bridge, path string, clients map[string]int) {
 	}
 	for key, line := range mine {
 		clients[key] = line
+	}
+}
+
+// network checks the interface of an upstream.
+func (k *checker) network(u Upstream, path string) {
+	switch {
+	case u.Interface == "":
+	case u.Via != "":
+		k.fault(path+".interface", "a modem has a network of its own; keep one of via and interface")
+	case len(u.Interface) > 15 || strings.ContainsFunc(u.Interface, func(c rune) bool { return c <= ' ' || c == '/' || c == ':' || c == 0x7f }):
+		k.fault(path+".interface", "%s cannot be the name of an interface; write one that \"ip link\" shows", quote(u.Interface))
 	}
 }
 

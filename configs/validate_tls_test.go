@@ -33,7 +33,7 @@ func certificate(t *testing.T, ends time.Time) (cert, key string) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}))
 }
 
-func TestFilesForTLSAreLookedAt(t *testing.T) {
+func TestWhatAnUpstreamSaysOfItsWireIsLookedAt(t *testing.T) {
 	good, goodKey := certificate(t, time.Now().Add(1000*time.Hour))
 	old, oldKey := certificate(t, time.Now().Add(-time.Hour))
 	soon, soonKey := certificate(t, time.Now().Add(24*time.Hour))
@@ -61,6 +61,9 @@ func TestFilesForTLSAreLookedAt(t *testing.T) {
 		{`ca = "/abs/ca.pem"`, `url = "tcp://h"`, "", "so it is not used"},
 		{``, `url = "tcp://h"; server_name = "x"`, "there is no TLS in this url", ""},
 		{``, `url = "ws://h"; alpn = "x"`, "there is no TLS in this url", ""},
+		{``, `url = "tcp://h"; interface = "ppp0"`, "", ""},
+		{``, `url = "tcp://h"; interface = "a b"`, "cannot be the name of an interface", ""},
+		{``, `url = "tcp://h"; interface = "ppp0"; via = "lte"`, "keep one of via and interface", ""},
 		{``, `url = "ssl://h"; via = "lte"`, "the client inside a modem carries tcp:// only", ""},
 	} {
 		text := "[[modem]]\nname = 'lte'\nport = '/dev/ttyUSB2'\n[[bridge]]\nname = 'b'\n" + strings.ReplaceAll(tc.bridge, "; ", "\n") +

@@ -74,6 +74,12 @@ func summarize(out io.Writer, c *configs.Config) error {
 			if u.Via != "" {
 				address += " through modem " + u.Via
 			}
+			if u.Interface != "" {
+				address += " over " + u.Interface
+			}
+			if u.TLS() {
+				address += ", TLS"
+			}
 			line("    upstream", "%s", address)
 		}
 		for _, r := range b.Routes {

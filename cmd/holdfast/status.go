@@ -82,10 +82,30 @@ func printBridge(w io.Writer, b gateway.BridgeStatus) {
 		fmt.Fprintf(w, " (%s)", b.Upstream)
 	}
 	fmt.Fprintf(w, " since %v; queued %d (%s), in flight %d\n", age(b.Since), b.Queued, size(b.QueuedBytes), b.Inflight)
+	for _, u := range b.Upstreams {
+		printUpstream(w, u)
+	}
 	if b.LastError != "" {
 		fmt.Fprintf(w, "        last problem, %v ago: %s\n", age(b.LastErrorAt), b.LastError)
 	}
 	printRoutes(w, b.Routes, b.RetiredRoutes)
+}
+
+// printUpstream tells of one of several.
+func printUpstream(w io.Writer, u gateway.UpstreamStatus) {
+	switch {
+	case u.InUse:
+		fmt.Fprintf(w, "        upstream %s: in use\n", u.Name)
+		return
+	case !u.HeldUntil.IsZero():
+		fmt.Fprintf(w, "        upstream %s: the others come first for %v", u.Name, time.Until(u.HeldUntil).Round(time.Second))
+	default:
+		fmt.Fprintf(w, "        upstream %s: not in use", u.Name)
+	}
+	if u.LastError != "" {
+		fmt.Fprintf(w, "; last problem, %v ago: %s", age(u.LastErrorAt), u.LastError)
+	}
+	fmt.Fprintln(w)
 }
 
 func printRoutes(w io.Writer, routes map[string]holdfast.Counts, retired []string) {

@@ -74,7 +74,7 @@ func (g *Gateway) makeBridges(local bridge.Local) error {
 		q := queues[c.Name]
 		o := bridge.Options{
 			Name: c.Name, GatewayID: g.cfg.Gateway.ID,
-			Queue: q, Local: local, Window: c.Queue.Window,
+			Queue: q, Local: local, Window: c.Queue.Window, Failback: c.Failback,
 			Logger: g.log.With("part", "bridge"),
 		}
 		for _, r := range c.Routes {
@@ -96,6 +96,9 @@ func (g *Gateway) makeBridges(local bridge.Local) error {
 func upstreamName(u configs.Upstream) string {
 	if u.Via != "" {
 		return u.URL + " via " + u.Via
+	}
+	if u.Interface != "" {
+		return u.URL + " over " + u.Interface
 	}
 	return u.URL
 }
@@ -175,7 +178,9 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, 
 		password = func() (string, error) { return b.Password.Reveal(), nil }
 	}
 	wait := time.Duration(0) // the client's own
-	if dial != nil {
+	if dial == nil {
+		dial = bridge.BoardDialer(u.Interface)
+	} else {
 		wait = modemConnectWait
 	}
 	return bridge.PahoConnect(bridge.PahoOptions{

@@ -75,6 +75,9 @@ type StorageStatus struct {
 	Disk *DiskStatus `json:"disk,omitempty"`
 }
 
+// UpstreamStatus is one of several upstreams of a bridge.
+type UpstreamStatus = bridge.UpstreamStatus
+
 // BridgeStatus is one bridge with its queue and its books.
 type BridgeStatus struct {
 	Name string `json:"name"`
