@@ -353,7 +353,6 @@ type budgetWire struct {
 
 func (w *budgetWire) Read(p []byte) (int, error) {
 	if w.b.left <= 0 {
-		w.Conn.Close()
 		return 0, io.EOF
 	}
 	n, err := w.Conn.Read(p[:min(len(p), w.b.left)])
