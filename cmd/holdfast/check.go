@@ -30,19 +30,24 @@ The exit status is 0 if the gateway would start with it, and 2 if not.`,
 			if file == "" {
 				return usageError{errors.New("which file? Write holdfast check -c FILE")}
 			}
-			c, warnings, err := configs.Load(file)
-			for _, w := range warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-			}
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", file)
-			return summarize(cmd.OutOrStdout(), c)
+			return checkFile(cmd.OutOrStdout(), cmd.ErrOrStderr(), file)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file (TOML)")
 	return cmd
+}
+
+// checkFile tells every mistake in a file, or what the gateway would do with it.
+func checkFile(stdout, stderr io.Writer, file string) error {
+	c, warnings, err := configs.Load(file)
+	for _, w := range warnings {
+		fmt.Fprintln(stderr, "warning:", w)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "%s: ok\n", file)
+	return summarize(stdout, c)
 }
 
 // summarize tells what the gateway would do with c.

@@ -41,13 +41,15 @@ func newRootCommand() *cobra.Command {
 		Long: `Holdfast is a gateway for sites with a bad line: a local MQTT broker for the
 sensors, a queue on disk, and a bridge to a far broker, over the network or an
 LTE module. What it has acknowledged is safe.`,
-		Example: `  holdfast check -c gateway.toml    tell every mistake in a configuration
+		Example: `  holdfast init                     ask what it needs, and write a configuration
+  holdfast check -c gateway.toml    tell every mistake in a configuration
   holdfast run -c gateway.toml      run the gateway`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.AddCommand(
+		newInitCommand(),
 		newRunCommand(),
 		newCheckCommand(),
 		newStatusCommand(),

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"holdfast/configs"
+)
+
+// answers are what a configuration is made of.
+type answers struct {
+	id                           string
+	lan                          bool
+	upstream, username, password string
+	topics                       []string
+	modem, apn                   string // modem is its port; "" is none
+	dataDir, socket              string // "" is the default
+}
+
+func newInitCommand() *cobra.Command {
+	var a answers
+	var file, passwordFile string
+	var yes, force bool
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Ask what a gateway needs to know, and write its configuration",
+		Long: `Ask what a gateway needs to know, write a configuration with comments, and check
+it. What is given by a flag is not asked for; with --yes nothing is.
+
+Without -c the file is /etc/holdfast/gateway.toml where the package is installed,
+and gateway.toml in this folder elsewhere. One that is there is replaced only
+with --force or after a question, and is kept beside it with .old at its end.
+Only its owner and its group can read the file, since it may have a password in it.`,
+		Example: `  holdfast init
+  holdfast init --yes -c gateway.toml --id barn-7 --upstream tcp://broker.example:1883 --topic 'sensors/#'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				file = newConfigFile(os.Stat)
+			}
+			if passwordFile != "" {
+				b, err := os.ReadFile(passwordFile)
+				if err != nil {
+					return fmt.Errorf("read the password: %w; check --password-file", err)
+				}
+				a.password = strings.TrimRight(string(b), "\r\n")
+			}
+			q := &questions{in: bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 1<<20)), out: cmd.OutOrStdout(), given: cmd.Flags().Changed, silent: yes}
+			if f, ok := cmd.InOrStdin().(*os.File); ok {
+				q.terminal = f
+			}
+			return initialize(cmd, q, &a, file, force)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&file, "config", "c", "", "the file to write")
+	f.StringVar(&a.id, "id", "", "name of this gateway (default: the board's serial number or address)")
+	f.BoolVar(&a.lan, "lan", false, "let every device in the network connect, without a password")
+	f.StringVar(&a.upstream, "upstream", "", "the far broker, as in tcp://broker.example:1883 (default: none)")
+	f.StringVar(&a.username, "username", "", "user name at the far broker")
+	f.StringVar(&passwordFile, "password-file", "", "a file with the password at the far broker")
+	f.StringSliceVar(&a.topics, "topic", []string{"#"}, "topics to send to the far broker; may be given several times")
+	f.StringVar(&a.modem, "modem", "", "serial port of an LTE module, or auto to look for one (default: none)")
+	f.StringVar(&a.apn, "apn", "", "access point of the SIM's operator (default: what the module has)")
+	f.BoolVarP(&yes, "yes", "y", false, "ask nothing: take the flags and the defaults")
+	f.BoolVar(&force, "force", false, "replace a file that is there")
+	return cmd
+}
+
+// newConfigFile is where a configuration goes that nobody has named.
+func newConfigFile(stat func(string) (os.FileInfo, error)) string {
+	if _, err := stat(filepath.Dir(installedConfig)); err == nil {
+		return installedConfig
+	}
+	return "gateway.toml"
+}
+
+func initialize(cmd *cobra.Command, q *questions, a *answers, file string, force bool) error {
+	out := cmd.OutOrStdout()
+	if _, err := os.Stat(file); err == nil {
+		if !force && !q.yesNo("replace", file+" is there already. Replace it (it is kept as "+file+".old)?", false) {
+			return fmt.Errorf("%s is there already and stays as it is; give --force to replace it, or another file with -c", file)
+		}
+		// Its data stay where they are.
+		if old, _, err := configs.Load(file); err == nil {
+			a.dataDir, a.socket = old.Gateway.DataDir, old.Console.Socket
+		}
+	} else if file == installedConfig {
+		a.dataDir, a.socket = "/var/lib/holdfast", "/run/holdfast/holdfast.sock"
+	}
+	if err := a.ask(q, out); err != nil {
+		return err
+	}
+	if err := writeConfig(file, a.config()); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%s is written.\n", file)
+	if err := checkFile(out, cmd.ErrOrStderr(), file); err != nil {
+		return err
+	}
+	if file == installedConfig {
+		fmt.Fprint(out, "\nNext:\n  sudo systemctl restart holdfast\n  sudo holdfast status\n")
+	} else {
+		fmt.Fprintf(out, "\nNext:\n  holdfast run -c %s\n  holdfast status -c %s\n", file, file)
+	}
+	return nil
+}
+
+// ask completes the answers.
+func (a *answers) ask(q *questions, out io.Writer) error {
+	a.id = q.text("id", "Name of this gateway (empty: the board's own)", a.id)
+	a.lan = q.yesNo("lan", "Devices without a password may connect from the whole network (no: from this board only)?", a.lan)
+	a.upstream = q.text("upstream", "Far broker, as in tcp://broker.example:1883 (empty: none)", a.upstream)
+	if a.upstream != "" {
+		a.username = q.text("username", "User name there (empty: none)", a.username)
+		if a.username != "" {
+			a.password = q.secret("password-file", "Password there", a.password)
+		}
+		a.topics = strings.FieldsFunc(q.text("topic", "Topics to send there, with spaces between them", strings.Join(a.topics, " ")), func(r rune) bool { return r == ' ' || r == ',' })
+		a.modem = q.text("modem", `Serial port of an LTE module, or "auto" to look for one (empty: none)`, a.modem)
+	}
+	if a.modem == "auto" {
+		fmt.Fprintln(out, "Looking for a module that answers AT ...")
+		port, err := findModem(serialPorts(), answersAT)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "There is one on", port)
+		a.modem = port
+	}
+	if a.modem != "" {
+		a.apn = q.text("apn", "Access point (APN) of the SIM's operator (empty: what the module has)", a.apn)
+		if a.upstream == "" {
+			return usageError{errors.New("a module needs a far broker to connect to: give --upstream too")}
+		}
+	}
+	return nil
+}
+
+// questions asks for what no flag has given. At the end of the input the rest
+// has its defaults.
+type questions struct {
+	in       *bufio.Reader
+	out      io.Writer
+	terminal *os.File // nil if it is none
+	given    func(flag string) bool
+	silent   bool
+}
+
+func (q *questions) text(flag, question, or string) string {
+	if q.silent || q.given(flag) {
+		return or
+	}
+	if or != "" {
+		question += " [" + or + "]"
+	}
+	fmt.Fprint(q.out, question+": ")
+	line, err := q.in.ReadString('\n')
+	if err != nil {
+		fmt.Fprintln(q.out)
+	}
+	if line = strings.TrimSpace(line); line != "" {
+		return line
+	}
+	return or
+}
+
+func (q *questions) yesNo(flag, question string, or bool) bool {
+	if q.silent || q.given(flag) {
+		return or
+	}
+	words := map[bool]string{true: "yes", false: "no"}
+	return strings.HasPrefix(strings.ToLower(q.text(flag, question, words[or])), "y")
+}
+
+// secret asks without showing what is typed, where that is possible.
+func (q *questions) secret(flag, question, or string) string {
+	if q.silent || q.given(flag) || q.terminal == nil {
+		return q.text(flag, question, or)
+	}
+	fd := int(q.terminal.Fd())
+	was, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return q.text(flag, question, or)
+	}
+	quiet := *was
+	quiet.Lflag &^= unix.ECHO
+	if unix.IoctlSetTermios(fd, unix.TCSETS, &quiet) == nil {
+		defer func() {
+			_ = unix.IoctlSetTermios(fd, unix.TCSETS, was)
+			fmt.Fprintln(q.out)
+		}()
+	}
+	return q.text(flag, question, or)
+}

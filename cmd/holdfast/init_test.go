@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"holdfast/configs"
+	"holdfast/modem/sim"
+)
+
+// initWith runs init with what a user types.
+func initWith(t testing.TB, typed string, args ...string) (stdout string, err error) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	root := newRootCommand()
+	root.SetArgs(append([]string{"init"}, args...))
+	root.SetIn(strings.NewReader(typed))
+	root.SetOut(&out)
+	root.SetErr(&errs)
+	err = root.ExecuteContext(context.Background())
+	return out.String() + errs.String(), err
+}
+
+func TestInitAsksAndWritesAConfigurationThatIsGood(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.toml")
+	out, err := initWith(t, "barn-7\nyes\ntcp://broker.example:1883\nbarn\ns3\"${cret}\nsensors/# alarms/+\n/dev/ttyUSB2\ninternet\n", "-c", file)
+	if err != nil {
+		t.Fatal(err, out)
+	}
+	for _, want := range []string{"Name of this gateway", "gateway.toml: ok", "holdfast run -c " + file} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "cret") {
+		t.Error("the password is shown")
+	}
+	c, warnings, err := configs.Load(file)
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	b := c.Bridges[0]
+	if c.Gateway.ID != "barn-7" || c.Listeners[0].Address != ":1883" || c.Access.Anonymous != configs.AnonymousAlways ||
+		b.Upstreams[0].URL != "tcp://broker.example:1883" || b.Upstreams[0].Via != "lte" || b.Username != "barn" || b.Password.Reveal() != `s3"${cret}` ||
+		len(b.Routes) != 2 || b.Routes[1].Topic != "alarms/+" || c.Modems[0].Port != "/dev/ttyUSB2" || c.Modems[0].APN != "internet" {
+		text, _ := os.ReadFile(file)
+		t.Errorf("%s", text)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info.Mode(), err)
+	}
+}
+
+func TestInitWithoutQuestions(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.toml")
+	out, err := initWith(t, "", "--yes", "-c", file)
+	if err != nil || strings.Contains(out, "?") {
+		t.Fatal(err, out)
+	}
+	c, _, err := configs.Load(file)
+	if err != nil || c.Listeners[0].Address != "127.0.0.1:1883" || len(c.Bridges)+len(c.Modems) != 0 {
+		t.Fatalf("%v %+v", err, c)
+	}
+}
+
+// The end of the input is the end of the questions, not of init.
+func TestInitTakesTheDefaultsAtTheEndOfTheInput(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.toml")
+	if out, err := initWith(t, "x1\n", "-c", file); err != nil {
+		t.Fatal(err, out)
+	}
+	if c, _, err := configs.Load(file); err != nil || c.Gateway.ID != "x1" {
+		t.Fatal(c, err)
+	}
+}
+
+func TestInitReplacesNothingUnasked(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.toml")
+	old := "[gateway]\ndata_dir = \"/srv/holdfast\"\n"
+	if err := os.WriteFile(file, []byte(old), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, typed := range []string{"\n", "no\n", ""} {
+		out, err := initWith(t, typed, "-c", file)
+		if err == nil || !strings.Contains(err.Error(), "--force") {
+			t.Errorf("%q: %v\n%s", typed, err, out)
+		}
+	}
+	if b, _ := os.ReadFile(file); string(b) != old {
+		t.Errorf("%s", b)
+	}
+	for range 2 { // .old is there already the second time
+		if out, err := initWith(t, "", "-c", file, "--force", "--yes", "--id", "new"); err != nil {
+			t.Fatal(err, out)
+		}
+	}
+	c, _, err := configs.Load(file)
+	if err != nil || c.Gateway.ID != "new" || c.Gateway.DataDir != "/srv/holdfast" {
+		t.Errorf("%v %+v", err, c)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("the mode is %v, %v", info.Mode(), err)
+	}
+	if _, err := os.Stat(file + ".old"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInitWritesNoConfigurationThatIsWrong(t *testing.T) {
+	dir := t.TempDir()
+	for args, want := range map[string]string{
+		"--upstream=broker.example":           "bridge.upstream.url: ",
+		"--upstream=tcp://b:1 --topic=a#":     "bridge.route.topic: ",
+		"--id=a/b":                            "gateway.id: ",
+		"--modem=/dev/ttyUSB2":                "give --upstream too",
+		"--password-file=/no/such/file --lan": "check --password-file",
+	} {
+		_, err := initWith(t, "", append(strings.Fields(args), "--yes", "-c", filepath.Join(dir, "gateway.toml"))...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+}
+
+func TestAModuleIsFoundByLooking(t *testing.T) {
+	module, err := sim.New(sim.Options{Baud: 115200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer module.Close()
+	silent := func(string) error { return errors.New("no answer to AT") }
+	port, err := findModem([]string{"/dev/no-such-port", module.Path()}, answersAT)
+	if err != nil || port != module.Path() {
+		t.Errorf("%q %v", port, err)
+	}
+	if _, err := findModem([]string{"/dev/ttyUSB0"}, silent); err == nil || !strings.Contains(err.Error(), "/dev/ttyUSB0: no answer to AT") || !strings.Contains(err.Error(), "TX and RX") {
+		t.Error(err)
+	}
+	if _, err := findModem(nil, silent); err == nil || !strings.Contains(err.Error(), "UART enabled") {
+		t.Error(err)
+	}
+}
+
+// Whatever a user types comes out of the file as it was meant.
+func FuzzInitWritesWhatWasMeant(f *testing.F) {
+	f.Add("user", "pass")
+	f.Add("a\"b\\c", "${HOME}\x7f\t$${x}\u2028")
+	f.Fuzz(func(t *testing.T, user, password string) {
+		if !utf8.ValidString(user) || !utf8.ValidString(password) || user == "" {
+			t.Skip()
+		}
+		a := answers{username: user, password: password, upstream: "tcp://broker.example:1883", topics: []string{"#"}}
+		file := filepath.Join(t.TempDir(), "gateway.toml")
+		if err := writeConfig(file, a.config()); err != nil {
+			var usage usageError
+			if errors.As(err, &usage) {
+				return // refused in words, and not written
+			}
+			t.Fatal(err)
+		}
+		c, _, err := configs.Load(file)
+		if err != nil || c.Bridges[0].Username != user || c.Bridges[0].Password.Reveal() != password {
+			t.Errorf("%q %q became %+v, %v", user, password, c, err)
+		}
+	})
+}
