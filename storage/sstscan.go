@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 
 	"github.com/dgraph-io/badger/v4/fb"
+	"github.com/dgraph-io/badger/v4/y"
 )
 
 // Badger ends the process when the foot of a table makes no sense, and passes
@@ -58,8 +59,12 @@ func checksum(b []byte, end int) (sum uint32, start int, ok bool) {
 	return sum, start, !d.bad
 }
 
-// span32 is a part of a table's file.
-type span32 struct{ off, n int }
+// span32 is a part of a table's file: a block, and the key of its first row if
+// that is known from the index.
+type span32 struct {
+	off, n int
+	key    []byte
+}
 
 // tableIndex returns the blocks by the index of a table. at reads a part of the
 // file, which has size bytes.
@@ -95,7 +100,7 @@ func tableIndex(size int64, at func(off int64, n int) ([]byte, error)) (blocks [
 		if !ix.Offsets(&o, i) || int64(o.Offset())+int64(o.Len()) > end-n {
 			return nil, 0, errors.New("its index points outside of it")
 		}
-		blocks = append(blocks, span32{int(o.Offset()), int(o.Len())})
+		blocks = append(blocks, span32{int(o.Offset()), int(o.Len()), o.KeyBytes()})
 	}
 	if len(blocks) == 0 {
 		return nil, 0, errors.New("its index is empty")
@@ -109,41 +114,97 @@ func blockRows(b []byte, each func(rawRow) bool) (n int, ok bool) {
 	if !ok || start < 4 || crc32.Checksum(b[:start], castagnoli) != sum {
 		return 0, false
 	}
-	count := int(binary.BigEndian.Uint32(b[start-4:]))
-	index := start - 4 - 4*count
-	if count <= 0 || count > start/4 || index < 0 {
-		return 0, false
-	}
 	var base []byte
+	bad := false
+	whole := eachEntry(b[:start], func(e []byte) bool {
+		r, ok := parseRow(e, base)
+		if bad = !ok; bad {
+			return false
+		}
+		if n == 0 {
+			base = r.key
+		}
+		n++
+		return each == nil || each(r)
+	})
+	return n, whole && !bad
+}
+
+// eachEntry calls each for the bytes of every entry of a block, which is given
+// without its checksum. It returns false if their offsets make no sense; an
+// entry between two that do is still passed.
+func eachEntry(b []byte, each func(e []byte) bool) (whole bool) {
+	end := len(b) - 4
+	count := int(binary.BigEndian.Uint32(b[end:]))
+	index := end - 4*count
+	if count <= 0 || count > end/4 || index < 0 {
+		return false
+	}
+	whole = true
 	for i := range count {
 		from, to := int(binary.NativeEndian.Uint32(b[index+4*i:])), index
 		if i+1 < count {
 			to = int(binary.NativeEndian.Uint32(b[index+4*i+4:]))
 		}
 		if from < 0 || to > index || to-from < 4 {
-			return n, false
+			whole = false
+			continue
 		}
-		e := b[from:to]
-		overlap, diff := int(binary.NativeEndian.Uint16(e)), int(binary.NativeEndian.Uint16(e[2:]))
-		e = e[4:]
-		if diff > len(e) || overlap > len(base) {
-			return n, false
-		}
-		key := append(bytes.Clone(base[:overlap]), e[:diff]...)
-		if i == 0 {
-			base = key
-		}
-		d := decoder{b: e[diff:]}
-		r := rawRow{key: key, meta: d.byte(), user: d.byte(), expires: d.uvarint()}
-		if r.value = d.b; d.bad || len(key) <= 8 {
-			return n, false
-		}
-		n++
-		if each != nil && !each(r) {
+		if !each(b[from:to]) {
 			break
 		}
 	}
-	return n, true
+	return whole
+}
+
+// parseRow reads an entry of a block whose first key is base.
+func parseRow(e, base []byte) (r rawRow, ok bool) {
+	overlap, diff := int(binary.NativeEndian.Uint16(e)), int(binary.NativeEndian.Uint16(e[2:]))
+	e = e[4:]
+	if diff > len(e) || overlap > len(base) {
+		return r, false
+	}
+	r.key = append(bytes.Clone(base[:overlap]), e[:diff]...)
+	d := decoder{b: e[diff:]}
+	r.meta, r.user, r.expires = d.byte(), d.byte(), d.uvarint()
+	r.value = d.b
+	return r, !d.bad && len(r.key) > 8
+}
+
+// provenRows passes the rows of a damaged block that prove themselves: batches
+// with sums that hold, which say their position themselves and belong to a
+// chunk that the index names for this block or the next one.
+func provenRows(b []byte, key, next []byte, version uint64, each func(rawRow) bool) {
+	_, start, ok := checksum(b, len(b))
+	if !ok || start < 4 {
+		return
+	}
+	chunkOf := func(key []byte) []byte {
+		if len(key) != batchKeyLen+8 || key[0] != keyBatch {
+			return nil
+		}
+		return key[:batchKeyLen-8]
+	}
+	last := []byte(nil)
+	eachEntry(b[:start], func(e []byte) bool {
+		r, ok := parseRow(e, key)
+		if !ok {
+			return true
+		}
+		chunk := chunkOf(r.key)
+		if chunk == nil || !bytes.Equal(chunk, chunkOf(key)) && !bytes.Equal(chunk, chunkOf(next)) ||
+			r.meta&^metaTxn != 0 || r.user != 0 || r.expires != 0 || r.version() == 0 || r.version() > version ||
+			y.CompareKeys(r.key, key) < 0 || last != nil && y.CompareKeys(r.key, last) <= 0 || next != nil && y.CompareKeys(r.key, next) >= 0 {
+			return true
+		}
+		_, first, _ := splitBatchKey(r.name())
+		t, records, sum, err := decodeTrailer(r.value)
+		if err != nil || t.first != first || crc32.Checksum(records, castagnoli) != sum {
+			return true
+		}
+		last = r.key
+		return each(r)
+	})
 }
 
 // scanTable reads a whole table and calls each for the rows that can be read,
@@ -159,17 +220,24 @@ func scanTable(data []byte, each func(rawRow) bool) (t tableScan) {
 		t.last = append(t.last[:0], r.key...)
 		return each == nil || each(r)
 	}
-	blocks, _, err := tableIndex(int64(len(data)), at)
+	blocks, version, err := tableIndex(int64(len(data)), at)
 	t.index = err == nil
 	if !t.index {
 		blocks = findBlocks(data)
 	}
-	for _, b := range blocks {
+	for i, b := range blocks {
 		t.blocks++
 		// Whole first: the rows of half a block are not to be trusted.
 		block := data[b.off : b.off+b.n]
 		if _, ok := blockRows(block, nil); !ok {
 			t.bad++
+			var next []byte
+			if i+1 < len(blocks) {
+				next = blocks[i+1].key
+			}
+			if t.index {
+				provenRows(block, b.key, next, version, take)
+			}
 			continue
 		}
 		blockRows(block, take)
@@ -204,7 +272,7 @@ func findBlocks(data []byte) (blocks []span32) {
 			budget -= start - from
 			if crc32.Checksum(data[from:start], castagnoli) == sum {
 				if _, ok := blockRows(data[from:end], nil); ok {
-					blocks = append(blocks, span32{from, end - from})
+					blocks = append(blocks, span32{off: from, n: end - from})
 				}
 				break
 			}
