@@ -149,7 +149,7 @@ type Modem struct {
 	Baud            int    `toml:"baud" min:"1200" max:"4000000"`
 	BaudSwitch      int    `toml:"baud_switch" min:"0" max:"4000000"` // 0: stay at Baud
 	FlowControl     bool   `toml:"flow_control"`
-	Dialect         string `toml:"dialect" oneof:"auto|ecmt"`
+	Dialect         string `toml:"dialect" oneof:"auto|ecmt|qmt|cmqtt"`
 	Mode            string `toml:"mode" oneof:"auto|mqtt|socket"`
 	APN             string `toml:"apn"`
 	APNUser         string `toml:"apn_user" env:"yes"`

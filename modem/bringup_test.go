@@ -164,7 +164,7 @@ func TestWhatIsWrongIsSaidInWords(t *testing.T) {
 		{"PIN wanted", "AT+CPIN?", "\r\n+CPIN: SIM PIN\r\n" + ok, []string{"set pin"}},
 		{"denied", "AT+CEREG?", "\r\n+CEREG: 2,3\r\n" + ok, []string{"denied", "activated", "-73 dBm"}},
 		{"no network", "AT+CEREG?", "\r\n+CEREG: 2,2\r\n" + ok, []string{"antenna"}},
-		{"another dialect", "AT+ECMTCFG=?", "\r\nERROR\r\n", []string{"qmt", "not supported"}},
+		{"another dialect", "AT+ECMTCFG=?", "\r\nERROR\r\n", []string{"airm2m", "not supported"}},
 		{"noise", "AT", "\x81\x82\xfe\x90", []string{"answered, but not with AT", "not text", "baud rate"}},
 		{"a loop", "AT", "AT\r\n", []string{"echoes", "TX and RX"}},
 		{"a console", "AT", "\r\nraspberrypi login: ", []string{"login prompt", "serial-getty"}},
@@ -302,7 +302,8 @@ func TestImpossibleOptionsAreRefused(t *testing.T) {
 	for _, o := range []Options{
 		{},
 		{Name: "x"},
-		{Name: "x", Port: "/dev/x", Dialect: "qmt"},
+		{Name: "x", Port: "/dev/x", Mode: "sockets"},
+		{Name: "x", Port: "/dev/x", APNAuth: "mschap"},
 		{Name: "x", Port: "/dev/x", Dialect: "emct"},
 		{Name: "x", Port: "/dev/x", PIN: "12a4"},
 		{Name: "x", Port: "/dev/x", APN: `a"b`},

@@ -13,57 +13,17 @@ import (
 type Login struct {
 	Host string // at most 127 bytes
 	Port int
-	// ClientID has at most 48 bytes, Username 48, Password 128; older
-	// firmwares take 96 of the password.
+	// How long they may be is the dialect's: with ecmt the ClientID has at most
+	// 48 bytes, Username 48, Password 128, of which older firmwares take 96.
 	ClientID, Username, Password string
 	// KeepAlive is 60 s if zero; at most an hour. The firmware notices a dead
 	// connection only after several times as long.
 	KeepAlive    time.Duration
 	CleanSession bool
 	// Will has at most 255 bytes of topic and of payload, without quotation
-	// marks; one that does not fit is left out with a warning, since a gateway
-	// without a will is better than none.
+	// marks; one that does not fit, or that the dialect has no command for, is
+	// left out with a warning, since a gateway without a will is better than none.
 	Will *holdfast.Message
-}
-
-// Limits of ECMT firmware (Eigencomm ECMT: ECMTOPEN, ECMTCONN, ECMTCFG).
-const (
-	maxHost     = 127
-	maxClientID = 48
-	maxUsername = 48
-	maxPassword = 128
-	maxWill     = 255
-)
-
-func (l Login) check() error {
-	for _, f := range []struct {
-		what, s string
-		max     int
-	}{
-		{"host name of the url", l.Host, maxHost},
-		{"client_id", l.ClientID, maxClientID},
-		{"username", l.Username, maxUsername},
-		{"password", l.Password, maxPassword},
-	} {
-		if len(f.s) > f.max {
-			return fmt.Errorf("the %s has %d bytes, and the module takes %d at most; "+
-				"use a shorter one, or mode = \"socket\"", f.what, len(f.s), f.max)
-		}
-		if why := unquotable(f.s); why != "" {
-			return fmt.Errorf("the %s has %s, which an AT command cannot carry; choose another one", f.what, why)
-		}
-	}
-	switch {
-	case l.Host == "":
-		return errors.New("the url has no host name")
-	case l.Port < 1 || l.Port > 65535:
-		return fmt.Errorf("the url has the port %d; a port is 1 to 65535", l.Port)
-	case l.ClientID == "":
-		return errors.New("the client_id is empty; the module would log in with one of its own")
-	case l.KeepAlive < 0 || l.KeepAlive > time.Hour:
-		return fmt.Errorf("the keepalive is %v; the module takes up to one hour", l.KeepAlive)
-	}
-	return nil
 }
 
 var (
@@ -72,6 +32,7 @@ var (
 	errSilentOpen = errors.New("the module said nothing about the connection that it was to open")
 	// errSelfConnected: the firmware was still repairing an old connection.
 	errSelfConnected = errors.New("the module has repaired an old connection by itself")
+	errNoMQTT        = errors.New("the module has no MQTT commands that are known here; set mode = \"socket\"")
 	errLostOnConnect = errors.New("the connection was lost during the login")
 )
 
@@ -84,9 +45,6 @@ var (
 // perhaps before Connect returns. It may block for a while, but 64 messages
 // that wait are the most that is kept. Its ack does nothing: see Session.
 func (m *Modem) Connect(ctx context.Context, l Login, receive func(msg *holdfast.Message, again bool, ack func())) (*Session, error) {
-	if err := l.check(); err != nil {
-		return nil, err
-	}
 	select {
 	case <-m.connecting:
 		defer func() { m.connecting <- struct{}{} }()
@@ -103,8 +61,14 @@ func (m *Modem) Connect(ctx context.Context, l Login, receive func(msg *holdfast
 	if err != nil {
 		return nil, err
 	}
+	if lk.mqtt == nil {
+		return nil, fmt.Errorf("modem %s: %w", m.o.Name, errNoMQTT)
+	}
+	if err := lk.mqtt.check(l); err != nil {
+		return nil, err
+	}
 	for try := 1; ; try++ {
-		s, err := m.ecmtConnect(ctx, lk, l, receive)
+		s, err := m.connectOnce(ctx, lk, l, receive)
 		if err == nil {
 			return s, nil
 		}

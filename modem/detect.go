@@ -28,7 +28,8 @@ func (m *Modem) detect(ctx context.Context, l *link) error {
 		}
 		return nil
 	}
-	err := m.detectDialect(ctx, l.e)
+	l.mqtt = nil
+	err := m.detectDialect(ctx, l)
 	var person needsPerson
 	if errors.As(err, &person) && l.sockets != nil {
 		return nil // the sockets do
@@ -60,25 +61,33 @@ func (m *Modem) detectSockets(ctx context.Context, l *link) error {
 }
 
 // detectDialect finds the MQTT dialect. One that was configured is believed.
-func (m *Modem) detectDialect(ctx context.Context, e *at.Engine) error {
-	if d := m.o.Dialect; d != "" && d != "auto" {
-		m.learn(func(s *Status) { s.Dialect = d })
-		return nil
-	}
-	for _, d := range []struct{ name, probe, prefix string }{
-		{"ecmt", "AT+ECMTCFG=?", "+ECMTCFG"},
-		{"qmt", "AT+QMTOPEN=?", "+QMTOPEN"},
-		{"cmqtt", "AT+CMQTTCONNECT=?", "+CMQTTCONNECT"},
-		{"mqtt", "AT+MQTTCFG=?", "+MQTTCFG"},
-		{"airm2m", "AT+MCONFIG=?", "+MCONFIG"},
+func (m *Modem) detectDialect(ctx context.Context, l *link) error {
+	for _, d := range []struct {
+		name, probe, prefix string
+		commands            mqttCommands
+	}{
+		{"ecmt", "AT+ECMTCFG=?", "+ECMTCFG", &ecmt{m: m, e: l.e}},
+		{"qmt", "AT+QMTOPEN=?", "+QMTOPEN", &qmt{m: m, e: l.e}},
+		{"cmqtt", "AT+CMQTTCONNECT=?", "+CMQTTCONNECT", &cmqtt{m: m, e: l.e}},
+		{"mqtt", "AT+MQTTCFG=?", "+MQTTCFG", nil},
+		{"airm2m", "AT+MCONFIG=?", "+MCONFIG", nil},
 	} {
-		_, err := m.ask(ctx, e, at.Command{Text: d.probe, Prefixes: []string{d.prefix}})
+		if m.o.Dialect == d.name {
+			l.mqtt = d.commands
+			m.learn(func(s *Status) { s.Dialect = d.name })
+			return nil
+		}
+		if m.o.Dialect != "" && m.o.Dialect != "auto" {
+			continue
+		}
+		_, err := m.ask(ctx, l.e, at.Command{Text: d.probe, Prefixes: []string{d.prefix}})
 		switch {
-		case err == nil && d.name == "ecmt":
+		case err == nil && d.commands != nil:
+			l.mqtt = d.commands
 			m.learn(func(s *Status) { s.Dialect = d.name })
 			return nil
 		case err == nil:
-			return needsPerson{fmt.Errorf("the module speaks the MQTT commands %q, which are not supported yet; "+
+			return needsPerson{fmt.Errorf("the module speaks the MQTT commands %q, which are not supported; "+
 				"use it as a network interface (PPP or USB) and set interface on the upstream", d.name)}
 		case !at.IsRejection(err):
 			return err

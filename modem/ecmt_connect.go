@@ -15,48 +15,54 @@ import (
 // number 0, every refused command is +CME ERROR: 3, whatever the reason, and
 // what it reports of a login is not what its manual says: see loginResult.
 
-// ecmtConnect makes one attempt: clean, configure, open, log in.
-func (m *Modem) ecmtConnect(ctx context.Context, lk *link, l Login, receive func(*holdfast.Message, bool, func())) (*Session, error) {
-	if err := m.ecmtClean(ctx, lk.e); err != nil {
-		return nil, err
+type ecmt struct {
+	m *Modem
+	e *at.Engine
+}
+
+// Its limits (Eigencomm ECMT: ECMTOPEN, ECMTCONN, ECMTCFG).
+const (
+	maxHost     = 127
+	maxClientID = 48
+	maxUsername = 48
+	maxPassword = 128
+	maxWill     = 255
+)
+
+func (*ecmt) name() string { return "ecmt" }
+func (*ecmt) window() int  { return window }
+
+func (*ecmt) check(l Login) error {
+	return checkLogin(l, maxHost, maxClientID, maxUsername, maxPassword)
+}
+
+func (*ecmt) carriable(msg *holdfast.Message) error { return carriable(msg) }
+
+func (c *ecmt) prepare(ctx context.Context, l Login) error {
+	if err := c.m.ecmtClean(ctx, c.e); err != nil {
+		return err
 	}
-	if err := m.ecmtConfigure(ctx, lk.e, l); err != nil {
-		return nil, err
+	return c.m.ecmtConfigure(ctx, c.e, l)
+}
+
+func (c *ecmt) connect(ctx context.Context, s *Session) error {
+	if err := s.ecmtOpen(ctx); err != nil {
+		return err
 	}
-	s := newSession(m, lk.e, l, receive)
-	m.mu.Lock()
-	// The life may have ended since waitUp; then nobody would tell s.
-	gone := m.link != lk || !m.up
-	if !gone {
-		m.session = s
+	return s.ecmtLogin(ctx)
+}
+
+func (c *ecmt) leave(ctx context.Context) { c.m.ecmtLeave(ctx, c.e) }
+
+func (c *ecmt) hand(s *Session, p *publish) { s.ecmtHand(p) }
+
+func (c *ecmt) urc(s *Session, l at.Line) bool {
+	switch at.Name(l.Text) {
+	case "+ECMTSTAT", "+ECMTCONN", "+ECMTCON", "+ECMTDISC", "+ECMTCLOSE", "+ECMTOPEN", "+ECMTPUB", "+ECMTRECV":
+		c.m.ecmtURC(s, l)
+		return true
 	}
-	m.mu.Unlock()
-	if gone {
-		s.cancel()
-		s.giveUp()
-		return nil, errRebooted
-	}
-	s.start()
-	err := s.ecmtOpen(ctx)
-	if err == nil {
-		err = s.ecmtLogin(ctx)
-	}
-	if err == nil {
-		err = m.connected(s)
-	}
-	if err == nil {
-		return s, nil
-	}
-	s.fail(err)
-	s.stop()
-	if !errors.Is(err, errRebooted) {
-		// Whatever state this leaves behind, the module must not stay
-		// connected: it would acknowledge messages that nobody takes.
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.o.Timing.Close)
-		defer cancel()
-		m.ecmtLeave(end, lk.e)
-	}
-	return nil, err
+	return false
 }
 
 // ecmtClean brings the module's client to its closed state, whatever it was
@@ -143,22 +149,14 @@ func (m *Modem) ecmtLeave(ctx context.Context, e *at.Engine) {
 
 // ecmtConfigure sets everything that DISC, CLOSE and a failed OPEN forget.
 func (m *Modem) ecmtConfigure(ctx context.Context, e *at.Engine, l Login) error {
-	keepAlive := l.KeepAlive
-	if keepAlive == 0 {
-		keepAlive = time.Minute
-	}
-	clean := 0
-	if l.CleanSession {
-		clean = 1
-	}
 	for _, c := range []struct {
 		text string
 		need bool
 	}{
 		{`AT+ECMTCFG="version",0,4`, false},
 		{`AT+ECMTCFG="cloud",0,4,1`, false}, // no platform: payloads stay as they are
-		{fmt.Sprintf(`AT+ECMTCFG="keepalive",0,%d`, int((keepAlive+time.Second-1)/time.Second)), false},
-		{fmt.Sprintf(`AT+ECMTCFG="session",0,%d`, clean), true},
+		{fmt.Sprintf(`AT+ECMTCFG="keepalive",0,%d`, keepAliveSeconds(l)), false},
+		{fmt.Sprintf(`AT+ECMTCFG="session",0,%d`, bit(l.CleanSession)), true},
 	} {
 		_, err := m.ask(ctx, e, at.Command{Text: c.text})
 		if err != nil && (c.need || !at.IsRejection(err)) {

@@ -291,11 +291,7 @@ func TestARebootDuringTheLoginEndsIt(t *testing.T) {
 	})
 }
 
-func TestImpossibleLoginsAreRefusedWithoutTheModule(t *testing.T) {
-	m, err := New(Options{Name: "x", Port: "/dev/none"})
-	if err != nil {
-		t.Fatal(err)
-	}
+func TestImpossibleLoginsAreRefused(t *testing.T) {
 	for _, change := range []func(*Login){
 		func(l *Login) { l.Host = "" },
 		func(l *Login) { l.Host = strings.Repeat("h", 128) },
@@ -310,10 +306,25 @@ func TestImpossibleLoginsAreRefusedWithoutTheModule(t *testing.T) {
 	} {
 		l := login
 		change(&l)
-		if _, err := m.Connect(t.Context(), l, nobody); err == nil || strings.Contains(err.Error(), `a"b`) {
-			t.Errorf("%+v gave %v", l, err)
+		for _, c := range []mqttCommands{&ecmt{}, &qmt{}, &cmqtt{}} {
+			err := c.check(l)
+			long := len(l.Host) > 100 || len(l.ClientID) == 49 || len(l.Username) == 49 || len(l.Password) == 129
+			if err == nil && (c.name() == "ecmt" || !long) {
+				t.Errorf("%s took %+v", c.name(), l)
+			}
+			if err != nil && strings.Contains(err.Error(), `a"b`) {
+				t.Errorf("%s: %v", c.name(), err)
+			}
 		}
 	}
+	f := registered(t)
+	withModem(t, f, Options{}, func(t *testing.T, m *Modem) {
+		l := login
+		l.ClientID = strings.Repeat("c", 49)
+		if _, err := m.Connect(t.Context(), l, nobody); err == nil || len(f.heard("AT+ECMT")) != 1 {
+			t.Errorf("%v after %q", err, f.heard("AT+ECMT"))
+		}
+	})
 }
 
 func TestCloseDisconnectsTheModule(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"holdfast/modem/at"
 )
@@ -36,8 +37,7 @@ func (s *Session) ecmtLogin(ctx context.Context) error {
 		case failed != nil && errors.Is(err, at.ErrTimeout):
 			return failed
 		case errors.Is(err, at.ErrTimeout):
-			return fmt.Errorf("the broker at %s:%d did not answer the login within %v; check that the port is that of MQTT "+
-				"without TLS, and the signal", s.login.Host, s.login.Port, d)
+			return noConnack(s.login, d)
 		default:
 			return err
 		}
@@ -72,4 +72,9 @@ func loginResult(line string) (err error, final bool) {
 	}
 	return fmt.Errorf("%w (result %d,%d): the module could not send the login or could not read the answer; "+
 		"check the signal, and that the port is that of MQTT without TLS", errLostOnConnect, result, code), false
+}
+
+func noConnack(l Login, d time.Duration) error {
+	return fmt.Errorf("the broker at %s:%d did not answer the login within %v; check that the port is that of MQTT "+
+		"without TLS, and the signal", l.Host, l.Port, d)
 }

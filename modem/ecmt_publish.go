@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"holdfast"
 	"holdfast/modem/at"
@@ -66,26 +65,11 @@ func publishCommand(msg *holdfast.Message, id uint16) at.Command {
 	return c
 }
 
-// send is the goroutine that hands publishes to the module, in order.
-func (s *Session) send() {
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case p := <-s.outbox:
-			s.sendOne(p)
-		}
-	}
-}
-
-// sendOne hands one publish over. Its result may come before the module's OK,
+// ecmtHand hands one publish over. Its result may come before the module's OK,
 // or never: the module sends no URC if the broker does not acknowledge, so the
 // acknowledgement is timed here. After one that did not come nothing is known
 // of the connection, and the session ends.
-func (s *Session) sendOne(p *publish) {
-	if !s.alive(p) {
-		return
-	}
+func (s *Session) ecmtHand(p *publish) {
 	c := publishCommand(p.msg, p.id)
 	_, err := s.e.Do(s.cmd, c)
 	if at.IsRejection(err) {
@@ -102,20 +86,7 @@ func (s *Session) sendOne(p *publish) {
 		s.fail(fmt.Errorf("the module took a publish without an answer: %w", err))
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.rejected = 0
-	if s.inflight[p.id] == p {
-		p.timer = time.AfterFunc(s.m.o.Timing.Ack, func() { s.ackTimeout(p) })
-	}
-}
-
-func (s *Session) ackTimeout(p *publish) {
-	if !s.alive(p) {
-		return
-	}
-	s.m.learn(func(st *Status) { st.Counters.AckTimeouts++ })
-	s.fail(fmt.Errorf("the broker did not acknowledge a publish within %v: %w", s.m.o.Timing.Ack, holdfast.ErrUnknown))
+	s.handed(p)
 }
 
 // refusedByModule looks at a rejected publish. The module has one error code
@@ -128,20 +99,6 @@ func (s *Session) refusedByModule(p *publish, err error) bool {
 	}
 	s.fail(fmt.Errorf("the module does not publish any more; its connection is gone (%w)", errors.Join(err, stateErr)))
 	return true
-}
-
-// rejectedTwice gives up on a message that the module rejects although it is
-// connected. When it does that with one after the other, it is the connection.
-func (s *Session) rejectedTwice(p *publish, err error) {
-	s.mu.Lock()
-	s.rejected++
-	n := s.rejected
-	s.mu.Unlock()
-	if n >= 3 {
-		s.fail(fmt.Errorf("the module rejects every publish (%w)", err))
-		return
-	}
-	s.settle(p, fmt.Errorf("the module rejects this message (%w): %w", err, holdfast.ErrRefused))
 }
 
 // published takes `+ECMTPUB: 0,<msgid>,<result>`. For QoS 2 the result 0 is the

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"holdfast"
 	"holdfast/modem/at"
@@ -41,26 +40,14 @@ func (m *Modem) received(s *Session, l at.Line) {
 		msgid = a[1]
 	}
 	if !ok || l.Cut {
-		m.log.Warn("message from the broker cannot be read", "bytes", len(l.Text), "cut", l.Cut)
-		m.learn(func(st *Status) { st.Counters.Unreadable++ })
+		m.unreadable(l)
 		return
 	}
-	msg := &holdfast.Message{Topic: topic, Payload: []byte(payload), Received: time.Now()}
+	msg := &holdfast.Message{Topic: topic, Payload: []byte(payload)}
 	if msgid != "0" {
 		msg.QoS = 1 // it has a packet identifier; 1 or 2 cannot be told apart
 	}
-	taken := s != nil && s.take(msg)
-	m.learn(func(st *Status) {
-		st.Counters.PayloadIn += uint64(len(topic) + len(payload))
-		if taken {
-			st.Counters.ReceivedMsgs++
-		} else {
-			st.Counters.Discarded++
-		}
-	})
-	if !taken {
-		m.log.Warn("message from the broker discarded: nobody takes it", "bytes", len(payload))
-	}
+	m.takeMessage(s, msg)
 }
 
 // parseReceived reads `+ECMTRECV: 0,<msgid>,"<topic>",<payload>`. The payload

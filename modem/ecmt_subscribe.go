@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"holdfast"
 	"holdfast/modem/at"
 )
 
@@ -13,30 +12,16 @@ import (
 // for; whether it delivers more is not known.
 const maxSubscriptions = 5
 
-// Subscribe asks for a filter. The firmware reports success also for a
-// subscription that the broker has refused (SUBACK 0x80), so nil means only
-// that the broker has answered; and it does not tell the granted QoS.
-func (s *Session) Subscribe(ctx context.Context, filter string, qos byte) error {
-	switch why := unquotable(filter); {
-	case filter == "" || len(filter) > maxTopic:
-		return fmt.Errorf("the filter has %d bytes, and this module takes 1 to %d: %w", len(filter), maxTopic, holdfast.ErrRefused)
-	case why != "":
-		return fmt.Errorf("the filter has %s, which an AT command cannot carry: %w", why, holdfast.ErrRefused)
-	case qos > 2:
-		return fmt.Errorf("QoS %d does not exist: %w", qos, holdfast.ErrRefused)
-	}
+// subscribe: the firmware reports success also for a subscription that the
+// broker has refused (SUBACK 0x80), so nil means only that the broker has
+// answered; and it does not tell the granted QoS.
+func (c *ecmt) subscribe(ctx context.Context, s *Session, id uint16, filter string, qos byte) error {
 	s.mu.Lock()
-	if err := s.err; err != nil {
-		s.mu.Unlock()
-		return fmt.Errorf("subscribing to %s: %w", filter, err)
-	}
-	id := s.takeIDLocked()
 	s.subs++
 	if s.subs > maxSubscriptions {
 		s.log.Warn("more subscriptions than the module has handlers for; some may stay silent", "filters", s.subs)
 	}
 	s.mu.Unlock()
-
 	w := s.e.Expect(func(l at.Line) bool {
 		a := at.Args(l.Text)
 		return at.Name(l.Text) == "+ECMTSUB" && len(a) >= 3 && a[1] == fmt.Sprint(id)

@@ -48,7 +48,8 @@ type Options struct {
 	// MemoryFile is where that is remembered over restarts; without one it is
 	// remembered until the end of the process.
 	MemoryFile string
-	// Dialect of the module's MQTT commands: "auto" (or "") or "ecmt".
+	// Dialect of the module's MQTT commands: "auto" (or ""), "ecmt", "qmt"
+	// or "cmqtt".
 	Dialect string
 	// Mode is how MQTT is to be carried: "mqtt" needs a dialect, "socket" the
 	// commands for sockets, "auto" (or "") one of the two.
@@ -160,6 +161,9 @@ type link struct {
 	// sockets are the commands for sockets that the firmware has; nil without.
 	// Set by the bring-up, before the link is up.
 	sockets socketCommands
+	// mqtt are the commands of the firmware's own MQTT client, nil without; as
+	// sockets.
+	mqtt mqttCommands
 	// ending has the first reason why the life, or the bring-up that it is
 	// built on, must end.
 	ending chan error
@@ -184,11 +188,9 @@ func New(o Options) (*Modem, error) {
 		return nil, fmt.Errorf("modem %q: no port; set port = \"/dev/ttyS0\" or whatever the module is connected to", o.Name)
 	}
 	switch o.Dialect {
-	case "", "auto", "ecmt":
-	case "qmt", "cmqtt":
-		return nil, fmt.Errorf("modem %q: dialect %q is not supported yet; \"ecmt\" is, or \"auto\"", o.Name, o.Dialect)
+	case "", "auto", "ecmt", "qmt", "cmqtt":
 	default:
-		return nil, fmt.Errorf("modem %q: there is no dialect %q; use \"auto\" or \"ecmt\"", o.Name, o.Dialect)
+		return nil, fmt.Errorf("modem %q: there is no dialect %q; use \"auto\", \"ecmt\", \"qmt\" or \"cmqtt\"", o.Name, o.Dialect)
 	}
 	switch o.Mode {
 	case "", "auto", "mqtt", "socket":

@@ -122,6 +122,8 @@ func (m *Modem) engineOptions() at.Options {
 		URC:      m.urc,
 		Open:     openPayload,
 		Boot:     isBoot,
+		Inline:   qmtPayload,
+		Raw:      cmqttRaw,
 		Timeout:  t.Command,
 		Idle:     t.Idle,
 		Gap:      t.Gap,

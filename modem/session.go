@@ -14,8 +14,9 @@ import (
 	"holdfast/modem/at"
 )
 
-// window is the most publishes that may be unacknowledged. The firmware has a
-// queue of six, answers OK to a seventh, and may lose it without a word.
+// window is the most publishes that may be unacknowledged. ECMT firmware has a
+// queue of six, answers OK to a seventh, and may lose it without a word; others
+// are said to have room for five.
 const window = 4
 
 // inboxSize is the number of received messages that may wait for receive.
@@ -33,6 +34,7 @@ const inboxSize = 64
 type Session struct {
 	m       *Modem
 	e       *at.Engine
+	mqtt    mqttCommands
 	login   Login
 	receive func(msg *holdfast.Message, again bool, ack func())
 	log     *slog.Logger
@@ -69,13 +71,13 @@ type publish struct {
 	timer *time.Timer // of the acknowledgement; nil until the module took it
 }
 
-func newSession(m *Modem, e *at.Engine, l Login, receive func(*holdfast.Message, bool, func())) *Session {
+func newSession(m *Modem, lk *link, l Login, receive func(*holdfast.Message, bool, func())) *Session {
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd, giveUp := context.WithCancel(context.Background())
 	return &Session{
-		m: m, e: e, login: l, receive: receive, log: m.log,
+		m: m, e: lk.e, mqtt: lk.mqtt, login: l, receive: receive, log: m.log,
 		ctx: ctx, cancel: cancel, cmd: cmd, giveUp: giveUp,
-		outbox:   make(chan *publish, window),
+		outbox:   make(chan *publish, lk.mqtt.window()),
 		inbox:    make(chan *holdfast.Message, inboxSize),
 		done:     make(chan struct{}),
 		ending:   make(chan struct{}),
@@ -90,7 +92,7 @@ func (s *Session) start() {
 }
 
 // Window is the most publishes that may wait for their acknowledgement.
-func (s *Session) Window() int { return window }
+func (s *Session) Window() int { return s.mqtt.window() }
 
 // Done is closed when the connection is lost or closed.
 func (s *Session) Done() <-chan struct{} { return s.done }
@@ -109,7 +111,7 @@ func (s *Session) Err() error {
 // with one that wraps holdfast.ErrFull if more than Window are under way, and
 // with one that wraps holdfast.ErrUnknown when nobody can say.
 func (s *Session) Publish(msg *holdfast.Message, again bool, done func(error)) {
-	if err := carriable(msg); err != nil {
+	if err := s.mqtt.carriable(msg); err != nil {
 		done(err)
 		return
 	}
@@ -118,8 +120,8 @@ func (s *Session) Publish(msg *holdfast.Message, again bool, done func(error)) {
 	switch {
 	case err != nil:
 		err = fmt.Errorf("the connection has ended: %w", err)
-	case len(s.inflight) >= window:
-		err = fmt.Errorf("%d publishes are under way, which is all that the module can hold: %w", window, holdfast.ErrFull)
+	case len(s.inflight) >= s.Window():
+		err = fmt.Errorf("%d publishes are under way, which is all that the module can hold: %w", s.Window(), holdfast.ErrFull)
 	}
 	if err != nil {
 		s.mu.Unlock()
@@ -293,6 +295,74 @@ func (m *Modem) leave(ctx context.Context, s *Session) {
 	}
 	m.mu.Unlock()
 	if mine {
-		m.ecmtLeave(ctx, s.e)
+		s.mqtt.leave(ctx)
 	}
+}
+
+// send is the goroutine that hands publishes to the module, in order.
+func (s *Session) send() {
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case p := <-s.outbox:
+			if s.alive(p) {
+				s.mqtt.hand(s, p)
+			}
+		}
+	}
+}
+
+// handed notes that the module has taken p: its acknowledgement is timed from
+// here, since no firmware says that none came.
+func (s *Session) handed(p *publish) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rejected = 0
+	if s.inflight[p.id] == p {
+		p.timer = time.AfterFunc(s.m.o.Timing.Ack, func() { s.ackTimeout(p) })
+	}
+}
+
+// rejectedTwice gives up on a message that the module rejects although it is
+// connected. When it does that with one after the other, it is the connection.
+func (s *Session) rejectedTwice(p *publish, err error) {
+	s.mu.Lock()
+	s.rejected++
+	n := s.rejected
+	s.mu.Unlock()
+	if n >= 3 {
+		s.fail(fmt.Errorf("the module rejects every publish (%w)", err))
+		return
+	}
+	s.settle(p, fmt.Errorf("the module rejects this message (%w): %w", err, holdfast.ErrRefused))
+}
+
+// Subscribe asks for a filter. With ecmt, nil means only that the broker has
+// answered: the firmware does not say what.
+func (s *Session) Subscribe(ctx context.Context, filter string, qos byte) error {
+	switch why := unquotable(filter); {
+	case filter == "" || len(filter) > maxTopic:
+		return fmt.Errorf("the filter has %d bytes, and this module takes 1 to %d: %w", len(filter), maxTopic, holdfast.ErrRefused)
+	case why != "":
+		return fmt.Errorf("the filter has %s, which an AT command cannot carry: %w", why, holdfast.ErrRefused)
+	case qos > 2:
+		return fmt.Errorf("QoS %d does not exist: %w", qos, holdfast.ErrRefused)
+	}
+	s.mu.Lock()
+	if err := s.err; err != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("subscribing to %s: %w", filter, err)
+	}
+	id := s.takeIDLocked()
+	s.mu.Unlock()
+	return s.mqtt.subscribe(ctx, s, id, filter, qos)
+}
+
+func (s *Session) ackTimeout(p *publish) {
+	if !s.alive(p) {
+		return
+	}
+	s.m.learn(func(st *Status) { st.Counters.AckTimeouts++ })
+	s.fail(fmt.Errorf("the broker did not acknowledge a publish within %v: %w", s.m.o.Timing.Ack, holdfast.ErrUnknown))
 }

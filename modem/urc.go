@@ -45,9 +45,10 @@ func (m *Modem) urc(l at.Line) {
 				m.endLink(link, errRebooted)
 			}
 		}
-	case "+ECMTSTAT", "+ECMTCONN", "+ECMTCON", "+ECMTDISC", "+ECMTCLOSE", "+ECMTOPEN", "+ECMTPUB", "+ECMTRECV":
-		m.ecmtURC(s, l)
 	default:
+		if link != nil && link.mqtt != nil && link.mqtt.urc(s, l) {
+			return
+		}
 		m.log.Debug("unsolicited result", "name", at.Name(l.Text), "bytes", len(l.Text), "cut", l.Cut)
 	}
 }

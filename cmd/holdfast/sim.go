@@ -25,6 +25,7 @@ type simFlags struct {
 	refuse  uint8
 	traps   []string
 	seed    int64
+	dialect string
 	sockets string
 	symlink string
 	verbose bool
@@ -35,8 +36,8 @@ func newSimCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sim",
 		Short: "Run a simulated LTE module, to try a gateway without hardware",
-		Long: `Run a simulated LTE CAT1 module (Eigencomm, AT+ECMT commands, TCP sockets) on a
-pseudo terminal. It takes AT commands like the real one, and its own MQTT client talks
+		Long: `Run a simulated LTE CAT1 module (AT commands for MQTT in three dialects, and for
+TCP sockets) on a pseudo terminal. It takes AT commands like the real one, and its own MQTT client talks
 to whatever broker the gateway names, over this machine's network.
 
 While it runs, these lines on standard input change it:
@@ -65,6 +66,7 @@ Traps are what some firmware does, or what any does now and then:
 	flags.Uint8Var(&f.refuse, "refuse", 0, "answer CONNECT with this return code (1 to 5)")
 	flags.StringArrayVar(&f.traps, "trap", nil, "switch a trap on: NAME, or NAME=ODDS; may be repeated")
 	flags.Int64Var(&f.seed, "seed", 1, "seed of what happens at random")
+	flags.StringVar(&f.dialect, "dialect", "ecmt", "commands for MQTT: ecmt, qmt or cmqtt")
 	flags.StringVar(&f.sockets, "sockets", "ecso", "commands for TCP sockets: ecso, qi or none")
 	flags.StringVar(&f.symlink, "symlink", "", "give the port this name as well, which stays the same")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "name every command on standard error")
@@ -82,7 +84,7 @@ func trapHelp() string {
 // runSim runs a module until ctx ends or someone types quit. The end of the
 // input alone does not end it: under a supervisor there is none.
 func runSim(ctx context.Context, f simFlags, in io.Reader, out, errOut io.Writer) (err error) {
-	o := sim.Options{Baud: f.baud, PIN: f.pin, Seed: f.seed, Sockets: f.sockets}
+	o := sim.Options{Baud: f.baud, PIN: f.pin, Seed: f.seed, Dialect: f.dialect, Sockets: f.sockets}
 	if f.verbose {
 		o.Logger = slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

@@ -22,6 +22,10 @@ type Options struct {
 	// Raw is the number of raw bytes that follow the end of this line; 0 for
 	// most lines. They are delivered as Line.Data.
 	Raw func(line string) int
+	// Inline is the number of raw bytes that follow this beginning of a line,
+	// which ends with a quotation mark; 0 for most. They are part of Line.Text. It
+	// may be nil.
+	Inline func(head string) int
 	// Boot reports whether this line is said by a module that starts: a command in
 	// flight is over then. It may be nil.
 	Boot func(line string) bool
@@ -120,7 +124,7 @@ func New(port io.ReadWriteCloser, o Options) *Engine {
 		lastByte: time.Now(),
 	}
 	e.wake = sync.NewCond(&e.mu)
-	e.lex = &lexer{max: o.MaxLine, emit: e.takeLocked}
+	e.lex = &lexer{max: o.MaxLine, emit: e.takeLocked, inline: o.Inline}
 	e.turn <- struct{}{}
 	e.wg.Go(e.read)
 	e.wg.Go(e.write)

@@ -24,6 +24,8 @@ type token struct {
 const (
 	maxSep = 16
 	maxRaw = 64 << 10
+	// maxHead is how far into a line raw bytes may begin.
+	maxHead = 512
 )
 
 // lexer cuts the byte stream of a module into tokens. How the stream is cut
@@ -34,6 +36,9 @@ const (
 type lexer struct {
 	max  int
 	emit func(token)
+	// inline is the number of raw bytes that follow this beginning of a line,
+	// which ends with a quotation mark; nil if no firmware here does that.
+	inline func(head string) int
 
 	buf      []byte
 	sep      []byte
@@ -44,6 +49,8 @@ type lexer struct {
 	rawNext  int  // a raw block of so many bytes follows the line end
 	raw      int  // bytes of the raw block that are still to come
 	rawSpill bool // the raw block is larger than maxRaw
+	within   int  // raw bytes of the current line that are still to come
+	extra    int  // raw bytes of the current line: they are not bounded by max
 }
 
 // expectPrompt says whether a `>` at the start of a line is a prompt now.
@@ -62,6 +69,13 @@ func (l *lexer) write(p []byte) {
 	for len(p) > 0 {
 		if l.raw > 0 {
 			p = l.takeRaw(p)
+			continue
+		}
+		if l.within > 0 {
+			n := min(l.within, len(p))
+			l.buf = append(l.buf, p[:n]...)
+			l.within -= n
+			p = p[n:]
 			continue
 		}
 		c := p[0]
@@ -100,7 +114,12 @@ func (l *lexer) take(c byte) {
 	default:
 		l.space = false
 		l.buf = append(l.buf, c)
-		if len(l.buf) >= l.max {
+		if c == '"' && l.inline != nil && l.extra == 0 && len(l.buf) <= maxHead {
+			if n := l.inline(string(l.buf)); n > 0 && n <= maxRaw {
+				l.within, l.extra = n, n
+			}
+		}
+		if len(l.buf) >= l.max+l.extra {
 			l.emitLine(true)
 			l.skip = true
 		}
@@ -144,7 +163,7 @@ func (l *lexer) endLine() {
 
 func (l *lexer) emitLine(cut bool) {
 	t := token{kind: tokenLine, text: string(l.buf), sep: string(l.sep), cut: cut}
-	l.buf, l.sep = l.buf[:0], l.sep[:0]
+	l.buf, l.sep, l.extra = l.buf[:0], l.sep[:0], 0
 	l.emit(t)
 }
 
@@ -176,6 +195,10 @@ func (l *lexer) takeRaw(p []byte) []byte {
 
 // dropRaw ends a raw block before its time.
 func (l *lexer) dropRaw() {
+	if l.within > 0 {
+		l.within = 0
+		l.emitLine(true)
+	}
 	if l.raw > 0 || l.rawNext > 0 {
 		l.raw, l.rawNext, l.buf = 0, 0, l.buf[:0]
 	}

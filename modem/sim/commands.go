@@ -120,6 +120,18 @@ var (
 		"+ECMTCLOSE": (*Module).ecmtClose, "+ECMTSUB": (*Module).ecmtSub,
 		"+ECMTUNS": (*Module).ecmtUns, "+ECMTPUB": (*Module).ecmtPub,
 
+		"+QMTCFG": (*Module).qmtCfg, "+QMTOPEN": (*Module).qmtOpen,
+		"+QMTCONN": (*Module).qmtConn, "+QMTDISC": (*Module).qmtLeave,
+		"+QMTCLOSE": (*Module).qmtLeave, "+QMTSUB": (*Module).qmtSub,
+		"+QMTPUBEX": (*Module).qmtPub,
+
+		"+CMQTTSTART": (*Module).cmqttStart, "+CMQTTSTOP": (*Module).cmqttStop,
+		"+CMQTTACCQ": (*Module).cmqttAccq, "+CMQTTREL": (*Module).cmqttRel,
+		"+CMQTTCONNECT": (*Module).cmqttConnect, "+CMQTTDISC": (*Module).cmqttDisc,
+		"+CMQTTTOPIC": (*Module).cmqttTopic, "+CMQTTPAYLOAD": (*Module).cmqttPayload,
+		"+CMQTTPUB": (*Module).cmqttPub, "+CMQTTSUB": (*Module).cmqttSub,
+		"+CMQTTCFG": ignore,
+
 		"+ECSOCR": (*Module).ecsoCreate, "+ECSOCO": (*Module).ecsoConnect,
 		"+ECSOSD": (*Module).ecsoSend, "+ECSORF": (*Module).ecsoRead,
 		"+ECSOCL": (*Module).ecsoClose, "+ECSONMI": (*Module).ecsoNotify,
@@ -157,14 +169,20 @@ func (m *Module) dispatch(c call, r *reply) outcome {
 
 // has reports whether this firmware was built with a command.
 func (m *Module) has(name string) bool {
-	sockets := ""
+	sockets, dialect := "", ""
 	switch {
+	case strings.HasPrefix(name, "+ECMT"):
+		dialect = DialectECMT
+	case strings.HasPrefix(name, "+QMT"):
+		dialect = DialectQMT
+	case strings.HasPrefix(name, "+CMQTT"):
+		dialect = DialectCMQTT
 	case strings.HasPrefix(name, "+ECSO"):
 		sockets = SocketsECSO
 	case strings.HasPrefix(name, "+QI"):
 		sockets = SocketsQI
 	}
-	return sockets == "" || sockets == m.opt.Sockets
+	return (sockets == "" || sockets == m.opt.Sockets) && (dialect == "" || dialect == m.opt.Dialect)
 }
 
 func ignore(*Module, call, *reply) outcome { return done }

@@ -16,6 +16,7 @@ type mqttConfig struct {
 	cloud                       [2]int
 	aliauth                     []string
 	ssl                         []string
+	counted                     bool // QMT: received payloads have their length
 }
 
 type mqttWill struct {

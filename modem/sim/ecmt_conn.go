@@ -138,6 +138,10 @@ func (m *Module) connack(s *session, code int) {
 
 // connURC reports a result of CONN in the spelling of the day.
 func (m *Module) connURC(result, code int) {
+	if m.opt.Dialect != DialectECMT {
+		m.loginURC(result, code)
+		return
+	}
 	name := "+ECMTCONN: "
 	switch {
 	case m.snaps(m.traps.ConnShort):
@@ -162,6 +166,11 @@ func (m *Module) lost(s *session, announce bool) {
 		return // found out by the next send
 	}
 	m.log.Info("connection lost")
+	if m.opt.Dialect != DialectECMT { // these do not connect again by themselves
+		m.dropContext()
+		m.lostURC()
+		return
+	}
 	if m.snaps(m.traps.SpontaneousBye) {
 		m.dropContext()
 		m.urc("+ECMTDISC: 0,0")

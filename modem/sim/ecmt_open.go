@@ -79,12 +79,12 @@ func (m *Module) opened(mq *mqttContext, a *airConn, c net.Conn, err error) {
 	if err != nil {
 		m.log.Info("open failed", "err", err)
 		m.dropContext() // with all that ECMTCFG had set
-		m.urc("+ECMTOPEN: 0,-1")
+		m.openURC(false)
 		return
 	}
 	mq.state = stateOpened
 	mq.sess = m.newSession(a, c)
-	m.urc("+ECMTOPEN: 0,0")
+	m.openURC(true)
 }
 
 // ecmtDisc is AT+ECMTDISC=0. Like CLOSE it ends the connection and forgets the

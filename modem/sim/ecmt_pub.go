@@ -3,7 +3,6 @@ package sim
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -142,7 +141,7 @@ func (m *Module) watch(p publish) {
 func (m *Module) publishJob(p publish, payload []byte) job {
 	mq := m.mq
 	j := job{packet: publishPacket(p, payload)}
-	if len(j.packet) > maxPacket {
+	if len(j.packet) > m.packetLimit() {
 		j.err = errTooLong
 	}
 	j.done = func(err error) {
@@ -155,7 +154,7 @@ func (m *Module) publishJob(p publish, payload []byte) job {
 		case err == nil: // the broker's answer decides
 		default:
 			delete(mq.inflight, p.id)
-			m.urc(fmt.Sprintf("+ECMTPUB: 0,%d,2", p.id))
+			m.pubURC(p.id, 2)
 		}
 	}
 	return j
@@ -172,7 +171,7 @@ func (m *Module) acked(id int) {
 
 func (m *Module) published(id int) {
 	m.stats.count(func(s *Stats) { s.PublishAcked++ })
-	m.urc(fmt.Sprintf("+ECMTPUB: 0,%d,0", id))
+	m.pubURC(id, 0)
 }
 
 // cloudPayload is what the platform modes do to a payload: both want JSON, and

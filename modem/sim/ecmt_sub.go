@@ -48,7 +48,7 @@ func (m *Module) request(p []byte, err error, failed string) outcome {
 		m.stats.mistake(MistakeTooEarly)
 		return notAllowed
 	}
-	if len(p) > maxPacket {
+	if len(p) > m.packetLimit() {
 		err = errTooLong
 	}
 	m.push(job{packet: p, err: err, done: func(err error) {
@@ -61,7 +61,12 @@ func (m *Module) request(p []byte, err error, failed string) outcome {
 
 // suback reports how many codes there were, not what they said: a refused
 // subscription looks like a granted one.
-func (m *Module) suback(id, codes int) {
+func (m *Module) suback(id int, granted []byte) {
+	codes := len(granted)
+	if m.opt.Dialect != DialectECMT {
+		m.subURC(id, granted)
+		return
+	}
 	result := 0
 	if codes == 0 {
 		result = 1
@@ -74,6 +79,14 @@ func (m *Module) suback(id, codes int) {
 // payload is one on the line.
 func (m *Module) received(id int, topic string, payload []byte) {
 	m.stats.count(func(s *Stats) { s.Received++ })
+	switch m.opt.Dialect {
+	case DialectQMT:
+		m.qmtReceived(id, topic, payload)
+		return
+	case DialectCMQTT:
+		m.cmqttReceived(topic, payload)
+		return
+	}
 	payload = bytes.TrimLeft(payload, "\x00")
 	payload, _, _ = bytes.Cut(payload, []byte{0})
 	quote := ""

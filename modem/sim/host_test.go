@@ -206,7 +206,7 @@ type peer struct {
 func (p *peer) receive(want packet.Type) frame {
 	p.t.Helper()
 	p.c.SetReadDeadline(time.Now().Add(patience))
-	f, err := readFrame(p.r)
+	f, err := readFrame(p.r, maxPacket)
 	if err != nil {
 		p.t.Fatalf("waiting for %v: %v", want, err)
 	}

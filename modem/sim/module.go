@@ -1,6 +1,7 @@
 // Package sim is an LTE CAT1 module without the hardware: an AT command
-// interpreter of the Eigencomm ECMT dialect behind a pseudo terminal, with the
-// module's own MQTT client, which talks to a real broker over TCP. It stands
+// interpreter behind a pseudo terminal, with the module's own MQTT client in the
+// words of Eigencomm (ECMT), Quectel (QMT) or SIMCom (CMQTT), and with TCP sockets.
+// Both talk to real servers over TCP. It stands
 // where the UART and the module stand in a message's life.
 //
 // It does what the firmware does, not what its manual promises: every failure
@@ -38,6 +39,9 @@ type Options struct {
 	// NoSIM is a module with an empty SIM holder.
 	NoSIM bool
 
+	// Dialect is that of the MQTT commands: DialectECMT (or ""), DialectQMT or
+	// DialectCMQTT.
+	Dialect string
 	// Sockets are the commands for TCP sockets that the firmware has:
 	// SocketsECSO (or ""), SocketsQI, or SocketsNone.
 	Sockets string
@@ -89,6 +93,7 @@ func (o *Options) fill() {
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext
 	}
+	str(&o.Dialect, DialectECMT)
 	str(&o.Sockets, SocketsECSO)
 	str(&o.IMEI, "860000000000017")
 	str(&o.ICCID, "89860000000000000018")
@@ -126,6 +131,7 @@ type Module struct {
 	mq     *mqttContext
 	refuse byte
 	socks  sockets
+	simcom cmqttState
 }
 
 // errClosed is what a control call on a closed module would report, were there
@@ -137,6 +143,11 @@ var errClosed = errors.New("sim: module is closed")
 // later registration announces. Close must be called.
 func New(o Options) (*Module, error) {
 	o.fill()
+	switch o.Dialect {
+	case DialectECMT, DialectQMT, DialectCMQTT:
+	default:
+		return nil, fmt.Errorf("sim: there is no dialect %q; ecmt, qmt and cmqtt there are", o.Dialect)
+	}
 	switch o.Sockets {
 	case SocketsECSO, SocketsQI, SocketsNone:
 	default:

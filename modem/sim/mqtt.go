@@ -96,8 +96,8 @@ var (
 	errLength   = errors.New("malformed remaining length")
 )
 
-// readFrame trusts the stream: after an overflow anything may come.
-func readFrame(r *bufio.Reader) (f frame, err error) {
+// readFrame reads a packet of up to limit bytes. It trusts the stream: after an overflow anything may come.
+func readFrame(r *bufio.Reader, limit int) (f frame, err error) {
 	first, err := r.ReadByte()
 	if err != nil {
 		return f, err
@@ -118,7 +118,7 @@ func readFrame(r *bufio.Reader) (f frame, err error) {
 			break
 		}
 	}
-	if header+n > maxPacket {
+	if header+n > limit {
 		return f, errOverflow
 	}
 	f.body = make([]byte, n)

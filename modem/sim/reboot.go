@@ -19,6 +19,7 @@ func (m *Module) reboot() {
 	m.sched.clear()
 	m.dropSession()
 	m.dropSockets()
+	m.simcom = cmqttState{}
 	m.mq = newContext(m.ctx)
 	m.uart.cut()
 	m.line = lineState{off: true, fresh: true}

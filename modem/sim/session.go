@@ -91,7 +91,7 @@ func (s *session) sendTask() {
 func (s *session) receiveTask() {
 	r := bufio.NewReaderSize(s.conn, 2048)
 	for {
-		f, err := readFrame(r)
+		f, err := readFrame(r, s.m.packetLimit())
 		if errors.Is(err, errOverflow) {
 			continue
 		}
@@ -137,8 +137,7 @@ func (s *session) handle(f frame) {
 		}
 	case packet.SUBACK:
 		if id, ok := f.id(); ok {
-			n := len(f.body) - 2
-			s.tell(func() { m.suback(int(id), n) })
+			s.tell(func() { m.suback(int(id), f.body[2:]) })
 		}
 	case packet.UNSUBACK:
 		if id, ok := f.id(); ok {

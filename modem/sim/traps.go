@@ -45,6 +45,8 @@ type Traps struct {
 	PushedBytes    Odds // +ECSONMI has the bytes with it, whatever was asked for
 	NoSendAcks     Odds // no +ECSOSTR ever
 	SendInfo       Odds // QISEND is answered with OK, and +QISEND follows
+	OldPubName     Odds // QMTPUBEX is answered with +QMTPUB
+	Resent         Odds // QMT: the result 1 (sent again) before the last
 	BaudMatters    Odds // a host at another baud rate than the module's hears and sends noise
 }
 
@@ -86,6 +88,8 @@ var trapFields = []trapField{
 	{Trap{"pushed-bytes", "sockets push what has come"}, func(t *Traps) *Odds { return &t.PushedBytes }},
 	{Trap{"no-send-acks", "sends through sockets are not acknowledged"}, func(t *Traps) *Odds { return &t.NoSendAcks }},
 	{Trap{"send-info", "QISEND is answered with OK, and +QISEND follows"}, func(t *Traps) *Odds { return &t.SendInfo }},
+	{Trap{"old-pub-name", "QMTPUBEX is answered with +QMTPUB"}, func(t *Traps) *Odds { return &t.OldPubName }},
+	{Trap{"resent", "a publish is reported as sent again first (qmt)"}, func(t *Traps) *Odds { return &t.Resent }},
 	{Trap{"baud-matters", "a wrong baud rate gives noise both ways"}, func(t *Traps) *Odds { return &t.BaudMatters }},
 }
 

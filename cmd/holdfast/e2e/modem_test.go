@@ -33,9 +33,9 @@ name = "cloud"
 `
 
 // newModule starts a simulated module, unpaced.
-func newModule(t *testing.T, sockets string) *sim.Module {
+func newModule(t *testing.T, dialect, sockets string) *sim.Module {
 	t.Helper()
-	m, err := sim.New(sim.Options{Sockets: sockets, Logger: slog.New(slog.DiscardHandler)})
+	m, err := sim.New(sim.Options{Dialect: dialect, Sockets: sockets, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,10 +48,12 @@ func newModule(t *testing.T, sockets string) *sim.Module {
 }
 
 // modemModes are the ways through a module, and the module that has them.
-var modemModes = []struct{ name, mode, sockets string }{
-	{"its own client", "mqtt", sim.SocketsECSO},
-	{"ecso", "auto", sim.SocketsECSO},
-	{"qi", "socket", sim.SocketsQI},
+var modemModes = []struct{ name, mode, dialect, sockets string }{
+	{"ecmt", "mqtt", sim.DialectECMT, sim.SocketsECSO},
+	{"qmt", "mqtt", sim.DialectQMT, sim.SocketsQI},
+	{"cmqtt", "auto", sim.DialectCMQTT, sim.SocketsNone},
+	{"ecso", "auto", sim.DialectECMT, sim.SocketsECSO},
+	{"qi", "socket", sim.DialectQMT, sim.SocketsQI},
 }
 
 func TestFiveHundredMessagesGoThroughTheModuleDespiteOutageRebootAndKill(t *testing.T) {
@@ -60,7 +62,7 @@ func TestFiveHundredMessagesGoThroughTheModuleDespiteOutageRebootAndKill(t *test
 			t.Parallel()
 			up := newMosquitto(t)
 			up.start()
-			m := newModule(t, mode.sockets)
+			m := newModule(t, mode.dialect, mode.sockets)
 			g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), mode.mode, up.address))
 			g.start()
 			k := newCollector(t)
@@ -91,7 +93,7 @@ func TestCommandsComeDownThroughTheModule(t *testing.T) {
 			t.Parallel()
 			up := newMosquitto(t)
 			up.start()
-			m := newModule(t, mode.sockets)
+			m := newModule(t, mode.dialect, mode.sockets)
 			g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), mode.mode, up.address))
 			g.start()
 			eventually(t, "the bridge is connected", func() bool { return g.bridge().State == "connected" }, g.tail)
@@ -109,7 +111,7 @@ func TestCommandsComeDownThroughTheModule(t *testing.T) {
 func TestCommandsSurviveARebootOfTheModuleInSocketMode(t *testing.T) {
 	up := newMosquitto(t)
 	up.start()
-	m := newModule(t, sim.SocketsECSO)
+	m := newModule(t, sim.DialectECMT, sim.SocketsECSO)
 	g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), "socket", up.address))
 	g.start()
 	eventually(t, "the bridge is connected", func() bool { return g.bridge().State == "connected" }, g.tail)

@@ -1,0 +1,327 @@
+package modem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"holdfast"
+	"holdfast/modem/at"
+)
+
+// cmqtt is the MQTT client of SIMCom firmware (A7670, SIM7600: MQTT Application
+// Note). Topics and payloads are counted in both directions. It is strictly
+// serial: a publish is three commands and a result that has no identifier.
+type cmqtt struct {
+	m *Modem
+	e *at.Engine
+
+	// Only accessed from the dispatch goroutine.
+	group *cmqttGroup
+}
+
+// cmqttGroup is a message on its way: it comes in pieces.
+type cmqttGroup struct {
+	topic, payload         []byte
+	topicTotal, payloadAll int
+	bad                    bool
+}
+
+const (
+	cmqttTopic   = 1024
+	cmqttPayload = 10240
+	// cmqttInUse: the service runs already; cmqttAcquired: the client does.
+	cmqttInUse = "23"
+)
+
+func (*cmqtt) name() string { return "cmqtt" }
+func (*cmqtt) window() int  { return 1 }
+
+func (*cmqtt) check(l Login) error { return checkLogin(l, 240, 128, 256, 256) }
+
+func (*cmqtt) carriable(msg *holdfast.Message) error {
+	if len(msg.Payload) == 0 {
+		return fmt.Errorf("its payload is empty, and this module takes 1 byte at least; use mode = \"socket\": %w", holdfast.ErrRefused)
+	}
+	return checkMessage(msg, cmqttTopic, cmqttPayload)
+}
+
+// prepare ends whatever an earlier session left, and starts the service anew.
+func (c *cmqtt) prepare(ctx context.Context, l Login) error {
+	c.leave(ctx)
+	code, err := c.result(ctx, nil, "AT+CMQTTSTART", "+CMQTTSTART", nil)
+	if err == nil && code == cmqttInUse {
+		c.leave(ctx)
+		code, err = c.result(ctx, nil, "AT+CMQTTSTART", "+CMQTTSTART", nil)
+	}
+	switch {
+	case at.IsRejection(err): // some firmware says ERROR where it runs already
+	case errors.Is(err, at.ErrTimeout) && !errors.Is(err, at.ErrUnsynced):
+		return errSilentOpen
+	case err != nil:
+		return err
+	case code != "0" && code != cmqttInUse:
+		return fmt.Errorf("the module's MQTT service does not start (%s); check the APN, and that the SIM has data left", cmqttWords(code))
+	}
+	if _, err := c.m.ask(ctx, c.e, at.Command{Text: fmt.Sprintf(`AT+CMQTTACCQ=0,"%s"`, l.ClientID)}); err != nil {
+		if at.IsRejection(err) {
+			return fmt.Errorf("%w: the module gives no MQTT client (%w)", errStuck, err)
+		}
+		return err
+	}
+	if _, err := c.m.wish(ctx, c.e, at.Command{Text: `AT+CMQTTCFG="version",0,4`}); err != nil {
+		return err
+	}
+	if l.Will != nil {
+		c.m.log.Warn("connecting without a will, for which this dialect has no command here")
+	}
+	return nil
+}
+
+// result runs a command, with its payload if it has one, and waits for its URC:
+// the code is the last argument.
+func (c *cmqtt) result(ctx context.Context, s *Session, text, name string, payload []byte) (string, error) {
+	w := c.e.Expect(func(l at.Line) bool { return at.Name(l.Text) == name })
+	defer w.Stop()
+	if _, err := c.e.Do(ctx, at.Command{Text: text, Payload: payload, Timeout: c.m.o.Timing.Command}); err != nil {
+		return "", err
+	}
+	d := c.m.o.Timing.Open
+	var l at.Line
+	var err error
+	if s != nil {
+		l, err = s.wait(ctx, w, d)
+	} else {
+		l, err = w.Wait(ctx, c.m.o.Timing.Close)
+	}
+	if err != nil {
+		return "", err
+	}
+	a := at.Args(l.Text)
+	if len(a) == 0 {
+		return "", fmt.Errorf("the module's answer to %s cannot be understood", name)
+	}
+	return a[len(a)-1], nil
+}
+
+// cmqttWords are the codes that are met (SIMCom: 0 to 34).
+func cmqttWords(code string) string {
+	what, ok := map[string]string{
+		"11": "no connection", "14": "the client is busy", "17": "time-out", "19": "the client is in use",
+		"20": "the client was not acquired", "21": "the client was not released", "22": "a length is wrong",
+		"23": "it runs already", "25": "the name was not found", "26": "the broker has closed the connection",
+		"32": "TLS failed", "33": "TLS failed", "34": "TLS failed",
+	}[code]
+	if !ok {
+		return "code " + code
+	}
+	return what + ", code " + code
+}
+
+func (c *cmqtt) connect(ctx context.Context, s *Session) error {
+	l := s.login
+	text := fmt.Sprintf(`AT+CMQTTCONNECT=0,"tcp://%s:%d",%d,%d`, l.Host, l.Port, keepAliveSeconds(l), bit(l.CleanSession))
+	if l.Username != "" || l.Password != "" {
+		text += fmt.Sprintf(`,"%s","%s"`, l.Username, l.Password)
+	}
+	code, err := c.result(ctx, s, text, "+CMQTTCONNECT", nil)
+	switch {
+	case at.IsRejection(err):
+		return fmt.Errorf("the module did not take the login; check the lengths of client_id, username and password (%w)", err)
+	case errors.Is(err, at.ErrTimeout):
+		return errSilentOpen
+	case err != nil:
+		return err
+	case code == "0":
+		return nil
+	}
+	if n, err := strconv.Atoi(code); err == nil && n >= 27 && n <= 31 {
+		return &RefusedError{Code: n - 26}
+	}
+	return errDial(l.Host, l.Port, errors.New(cmqttWords(code)))
+}
+
+// hand runs the three commands of a publish and waits for its result, which says
+// that the broker has acknowledged it. Nothing else goes on meanwhile.
+func (c *cmqtt) hand(s *Session, p *publish) {
+	topic := []byte(p.msg.Topic)
+	for _, part := range []struct {
+		text  string
+		bytes []byte
+	}{
+		{fmt.Sprintf("AT+CMQTTTOPIC=0,%d", len(topic)), topic},
+		{fmt.Sprintf("AT+CMQTTPAYLOAD=0,%d", len(p.msg.Payload)), p.msg.Payload},
+	} {
+		_, err := c.e.Do(s.cmd, at.Command{Text: part.text, Payload: part.bytes, Timeout: s.m.o.Timing.Radio})
+		if at.IsRejection(err) {
+			s.rejectedTwice(p, err)
+			return
+		}
+		if err != nil {
+			s.fail(fmt.Errorf("the module took a publish without an answer: %w", err))
+			return
+		}
+	}
+	w := c.e.Expect(isLine("+CMQTTPUB", "0"))
+	defer w.Stop()
+	wait := max(int(s.m.o.Timing.Ack.Seconds()), 60) // the least that the firmware takes
+	text := fmt.Sprintf("AT+CMQTTPUB=0,%d,%d", p.msg.QoS, min(wait, 180))
+	if p.msg.Retain {
+		text += ",1"
+	}
+	_, err := c.e.Do(s.cmd, at.Command{Text: text})
+	if at.IsRejection(err) {
+		s.fail(fmt.Errorf("the module does not publish any more; its connection is gone (%w)", err))
+		return
+	}
+	if err != nil {
+		s.fail(fmt.Errorf("the module took a publish without an answer: %w", err))
+		return
+	}
+	s.handed(p)
+	l, err := s.wait(s.cmd, w, s.m.o.Timing.Ack)
+	if err != nil {
+		s.ackTimeout(p)
+		return
+	}
+	if a := at.Args(l.Text); len(a) >= 2 && a[1] == "0" {
+		s.settle(p, nil)
+		return
+	}
+	s.fail(fmt.Errorf("the module could not publish (%s): %w", cmqttWords(strings.Join(at.Args(l.Text)[1:], ",")), holdfast.ErrUnknown))
+}
+
+func (c *cmqtt) subscribe(ctx context.Context, s *Session, _ uint16, filter string, qos byte) error {
+	code, err := c.result(ctx, s, fmt.Sprintf("AT+CMQTTSUB=0,%d,%d", len(filter), qos), "+CMQTTSUB", []byte(filter))
+	switch {
+	case errors.Is(err, at.ErrTimeout):
+		return fmt.Errorf("subscribing to %s: the broker did not answer; check the signal", filter)
+	case err != nil:
+		return fmt.Errorf("subscribing to %s: %w", filter, err)
+	case code == "0":
+		return nil
+	}
+	return fmt.Errorf("subscribing to %s: %s; check the rights of the user", filter, cmqttWords(code))
+}
+
+// leave ends the connection, gives the client back and stops the service. Each
+// step is refused where there is nothing to end.
+func (c *cmqtt) leave(ctx context.Context) {
+	for _, step := range []struct{ text, name string }{
+		{"AT+CMQTTDISC=0,60", "+CMQTTDISC"},
+		{"AT+CMQTTREL=0", ""},
+		{"AT+CMQTTSTOP", "+CMQTTSTOP"},
+	} {
+		w := c.e.Expect(func(l at.Line) bool { return step.name != "" && at.Name(l.Text) == step.name })
+		_, err := c.e.Do(ctx, at.Command{Text: step.text})
+		if err == nil && step.name != "" {
+			_, err = w.Wait(ctx, c.m.o.Timing.Close/3)
+		}
+		w.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && !at.IsRejection(err) {
+			c.m.log.Debug("disconnecting the module", "error", err)
+		}
+	}
+}
+
+// cmqttRaw tells the engine how many raw bytes follow a line.
+func cmqttRaw(line string) int {
+	switch at.Name(line) {
+	case "+CMQTTRXTOPIC", "+CMQTTRXPAYLOAD":
+	default:
+		return 0
+	}
+	a := at.Args(line)
+	if len(a) != 2 {
+		return 0
+	}
+	n, err := strconv.Atoi(a[1])
+	if err != nil || n < 0 || n > 64<<10 {
+		return 0
+	}
+	return n
+}
+
+func (c *cmqtt) urc(s *Session, l at.Line) bool {
+	name := at.Name(l.Text)
+	if !strings.HasPrefix(name, "+CMQTT") {
+		return false
+	}
+	switch name {
+	case "+CMQTTRXSTART", "+CMQTTRXTOPIC", "+CMQTTRXPAYLOAD", "+CMQTTRXEND":
+		c.received(s, name, l)
+		return true
+	}
+	if s == nil {
+		return true
+	}
+	switch name {
+	case "+CMQTTCONNLOST":
+		s.fail(fmt.Errorf("the connection to the broker was lost (%s)", strings.Join(at.Args(l.Text), ",")))
+	case "+CMQTTPING":
+		if a := at.Args(l.Text); len(a) >= 2 && a[1] != "0" {
+			s.fail(errors.New("the broker did not answer a ping"))
+		}
+	case "+CMQTTNONET":
+		s.fail(errors.New("the module has no network any more"))
+	case "+CMQTTDISC", "+CMQTTSTOP":
+		s.fail(errors.New("the module has closed the connection"))
+	}
+	return true
+}
+
+// maxCMQTTMessage bounds what is gathered, in bytes.
+const maxCMQTTMessage = 256 << 10
+
+// received gathers a message. What counts are the totals of its first line: a
+// group that does not reach them is not whole.
+func (c *cmqtt) received(s *Session, name string, l at.Line) {
+	g := c.group
+	switch name {
+	case "+CMQTTRXSTART":
+		if g != nil {
+			c.m.unreadable(l) // the one before has no end
+		}
+		g = &cmqttGroup{}
+		a := at.Args(l.Text)
+		if len(a) >= 3 {
+			g.topicTotal, _ = strconv.Atoi(a[1])
+			g.payloadAll, _ = strconv.Atoi(a[2])
+		}
+		g.bad = len(a) < 3 || g.topicTotal <= 0 || g.payloadAll < 0 || g.topicTotal+g.payloadAll > maxCMQTTMessage
+		c.group = g
+	case "+CMQTTRXTOPIC":
+		if g != nil {
+			g.bad = g.bad || l.Cut || len(g.topic)+len(l.Data) > g.topicTotal
+			g.topic = g.keep(g.topic, l.Data)
+		}
+	case "+CMQTTRXPAYLOAD":
+		if g != nil {
+			g.bad = g.bad || l.Cut || len(g.payload)+len(l.Data) > g.payloadAll
+			g.payload = g.keep(g.payload, l.Data)
+		}
+	case "+CMQTTRXEND":
+		c.group = nil
+		if g == nil {
+			return
+		}
+		if g.bad || len(g.topic) != g.topicTotal || len(g.payload) != g.payloadAll {
+			c.m.unreadable(l)
+			return
+		}
+		// It does not say the QoS.
+		c.m.takeMessage(s, &holdfast.Message{Topic: string(g.topic), Payload: g.payload, QoS: 1})
+	}
+}
+
+func (g *cmqttGroup) keep(to, b []byte) []byte {
+	if g.bad {
+		return to
+	}
+	return append(to, b...)
+}
