@@ -21,6 +21,7 @@ type disk struct {
 	moved   int           // how many writes have left pending since the start
 	off     chan struct{} // closed when the power is off
 	writes  int           // since arm
+	larges  int           // of these, at least tableWrite long
 	syncs   int           // since arm
 	faults  faults
 
@@ -38,10 +39,15 @@ type cached struct {
 	data []byte
 }
 
+// tableWrite is the length in bytes of requests that only tables are written
+// with: a commit writes less.
+const tableWrite = 128 << 10
+
 // faults are what goes wrong; zero is a disk without faults.
 type faults struct {
 	CutAt     int           // cut inside this write request, counted from arm
 	FailWrite int           // this write request answers EIO and is lost
+	FailLarge int           // this one of those that write a table does
 	FailSync  int           // from this flush on all answer EIO
 	SlowSync  time.Duration // how long each flush takes
 	// Negative controls: a disk on which nothing can be safe.
@@ -63,13 +69,13 @@ func (d *disk) fill(content []byte) {
 	d.live = append(d.live[:0], content...)
 	d.pending, d.moved = nil, 0
 	d.off = make(chan struct{})
-	d.faults, d.writes, d.syncs = faults{}, 0, 0
+	d.faults, d.writes, d.larges, d.syncs = faults{}, 0, 0, 0
 }
 
 func (d *disk) arm(f faults) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.faults, d.writes, d.syncs = f, 0, 0
+	d.faults, d.writes, d.larges, d.syncs = f, 0, 0, 0
 }
 
 func (d *disk) isOff() bool {
@@ -121,6 +127,11 @@ func (d *disk) write(b []byte, at int64) syscall.Errno {
 	d.writes++
 	if d.writes == d.faults.FailWrite {
 		return syscall.EIO
+	}
+	if len(b) >= tableWrite {
+		if d.larges++; d.larges == d.faults.FailLarge {
+			return syscall.EIO
+		}
 	}
 	copy(d.live[at:], b)
 	d.pending = append(d.pending, cached{at, append([]byte(nil), b...)})

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"testing"
 	"time"
+
+	"holdfast/storage"
 )
 
 // The recovery on a slow disk takes a while: it is cut in the long form only.
@@ -48,6 +50,22 @@ func TestEverythingPromisedIsThereAfterAFailedWrite(t *testing.T) {
 	for range max(1, *cuts/5) {
 		c.fresh()
 		c.cutOnce(faults{FailWrite: 100 + c.rng.IntN(300)}, 900*time.Millisecond)
+		c.tryAll(*images)
+	}
+	c.mustHold()
+}
+
+// A table that could not be written whole must not take the place of those that
+// it was made of. Most of the large writes are those of merges.
+func TestEverythingPromisedIsThereAfterAFailedMerge(t *testing.T) {
+	if !storage.Corrected() {
+		t.Skip("NOT TESTED: this test was " + storage.Uncorrected)
+	}
+	c := newTrial(t, *seed)
+	c.again = true
+	for range max(1, *cuts/10) {
+		c.fresh()
+		c.cutOnce(faults{FailLarge: 40 + c.rng.IntN(100)}, 4*time.Second)
 		c.tryAll(*images)
 	}
 	c.mustHold()
