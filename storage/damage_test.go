@@ -274,7 +274,7 @@ func TestDamageMatrix(t *testing.T) {
 						kind = how + " *" + ext
 					}
 					worst[kind] = max(worst[kind], lost)
-					if how == "flip" && lost > 2*im.perBatch+blockSize/len(numbered(0)) {
+					if how == "flip" && lost > 2*im.perBatch {
 						t.Errorf("%s: %d messages are lost", what, lost)
 					}
 				})
