@@ -125,6 +125,7 @@ type Server struct {
 	pending  pressure
 	wills    wills
 	stats    counters
+	rivals   rivals
 
 	mu       sync.Mutex
 	sessions map[string]*session   // by client identifier; guarded by mu

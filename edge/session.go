@@ -147,6 +147,7 @@ func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err err
 		if old != nil {
 			if other := old.conn.Load(); other != nil {
 				s.mu.Unlock()
+				s.rivals.takenOver(c.clientID)
 				other.close(errTakeover) // which a client of MQTT 5 is told [MQTT-3.1.4-3]
 				<-other.gone
 				continue

@@ -47,6 +47,11 @@ type Stats struct {
 	RefusedFull        uint64 `json:"refused_full"`
 	RefusedConnections uint64 `json:"refused_connections"`
 	PendingBytes       int64  `json:"pending_bytes"`
+	// TakenOver counts connections that were ended for another one with their
+	// client identifier. Rival is the identifier that connections take from one
+	// another right now, as two devices with one identifier do; "" if none is.
+	TakenOver uint64 `json:"taken_over"`
+	Rival     string `json:"rival,omitempty"`
 }
 
 // Stats may be called at any time.
@@ -62,7 +67,9 @@ func (s *Server) Stats() Stats {
 		}
 	}
 	s.mu.Unlock()
+	takenOver, rival := s.rivals.quarrel()
 	return Stats{
+		TakenOver: takenOver, Rival: rival,
 		Clients: clients, Sessions: sessions, Retained: s.retained.len(), Subscriptions: s.router.len(),
 		Connections: s.stats.connections.Load(),
 		Received:    s.stats.received.Load(), Sent: s.stats.sent.Load(),

@@ -23,7 +23,7 @@ func TestStatusTellsTheBooksAndWarnsOfLosses(t *testing.T) {
 	st.Storage = gateway.StorageStatus{Queued: 3, QueuedBytes: 20<<10 + 70, SetAside: 1, LongestDrop: 0.0421,
 		Mode: "disk", Sync: "spill", Commits: 7, Direct: 30}
 	var out bytes.Buffer
-	printStatus(&out, st)
+	printStatus(&out, st, nil)
 	for _, want := range []string{
 		"; queued 2 (20 KiB), in flight 0\n",
 		"\n        new: 5 accepted + 1 imported = 3 delivered + 2 queued + 1 exported\n",
@@ -43,7 +43,7 @@ func TestStatusTellsTheBooksAndWarnsOfLosses(t *testing.T) {
 	st.Storage = gateway.StorageStatus{Lost: 4, Failed: "no space left on device"}
 	st.Retired[0].Routes["r"] = holdfast.Counts{Accepted: 9}
 	out.Reset()
-	printStatus(&out, st)
+	printStatus(&out, st, nil)
 	for _, want := range []string{"WARNING nothing is stored", "no space left on device", "WARNING 4 messages could not be read", "WARNING the books do not balance: 16 taken, 7 accounted for"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())

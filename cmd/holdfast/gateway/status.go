@@ -131,6 +131,11 @@ func (g *Gateway) Status() Status {
 	return st
 }
 
+// Cut reports whether the bridge has no connection and has tried in vain.
+func (b BridgeStatus) Cut() bool {
+	return b.State == bridge.Backoff || b.State == bridge.Connecting && b.Attempts > 1
+}
+
 // OldestAge is how long the oldest message has waited; 0 if there is none.
 func (b BridgeStatus) OldestAge() time.Duration {
 	if b.Oldest.IsZero() {
