@@ -112,9 +112,31 @@ type Limits struct {
 
 // Listener is one address that devices connect to.
 type Listener struct {
-	Address   string `toml:"address"` // host:port; an empty host is every interface
-	Transport string `toml:"transport" oneof:"tcp"`
+	// Address is host:port, where an empty host is every interface, or the path
+	// of a unix socket.
+	Address   string `toml:"address"`
+	Transport string `toml:"transport" oneof:"tcp|tls|ws|wss|unix"`
+	// Cert and Key are PEM files, for tls and wss. With ClientCA only clients
+	// that have a certificate of it are let in.
+	Cert     string `toml:"cert"`
+	Key      string `toml:"key"`
+	ClientCA string `toml:"client_ca"`
+	// Origins are patterns for the hosts of web pages that may connect, for ws
+	// and wss, with blanks between them.
+	Origins string `toml:"origins"`
 }
+
+// How MQTT is carried.
+const (
+	TransportTCP  = "tcp"
+	TransportTLS  = "tls"
+	TransportWS   = "ws"
+	TransportWSS  = "wss"
+	TransportUnix = "unix"
+)
+
+// Secure reports whether there is TLS.
+func (l Listener) Secure() bool { return l.Transport == TransportTLS || l.Transport == TransportWSS }
 
 // Who may connect without a password.
 const (
@@ -260,7 +282,7 @@ func Default() *Config {
 			MaxTopicLevels:     128,
 			ConnectTimeout:     10 * time.Second,
 		},
-		Listeners: []Listener{{Address: "127.0.0.1:1883", Transport: "tcp"}},
+		Listeners: []Listener{{Address: "127.0.0.1:1883", Transport: "tcp", Origins: "*"}},
 		Access:    Access{Anonymous: AnonymousLoopback},
 		Console:   Console{Address: "127.0.0.1:8080"},
 	}
@@ -268,7 +290,7 @@ func Default() *Config {
 
 // The elements of a list start from these, not from zero values.
 
-func (l *Listener) setDefaults() { *l = Listener{Transport: "tcp"} }
+func (l *Listener) setDefaults() { *l = Listener{Transport: "tcp", Origins: "*"} }
 
 func (m *Modem) setDefaults() {
 	*m = Modem{Baud: 115200, Dialect: "auto", Mode: "auto", APNAuth: "auto"}

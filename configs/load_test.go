@@ -73,7 +73,7 @@ address = ""
 	if c.Storage.MaxBytes != 3*GiB/2 || c.Console.Address != "" {
 		t.Errorf("storage %v, console %q", c.Storage.MaxBytes, c.Console.Address)
 	}
-	if len(c.Listeners) != 2 || c.Listeners[1] != (Listener{"localhost:1884", "tcp"}) {
+	if len(c.Listeners) != 2 || c.Listeners[1].Address != "localhost:1884" || c.Listeners[1].Transport != TransportTCP {
 		t.Errorf("listeners: %+v", c.Listeners)
 	}
 }

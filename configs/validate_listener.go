@@ -3,6 +3,8 @@ package configs
 import (
 	"fmt"
 	"net"
+	stdpath "path"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -36,6 +38,14 @@ func (k *checker) listeners() {
 			k.missing(at, `is missing; write address = "127.0.0.1:1883"`)
 			continue
 		}
+		k.transport(l, fmt.Sprintf("listener[%d]", i))
+		if l.Transport == TransportUnix {
+			if !filepath.IsAbs(l.Address) || len(l.Address) > maxSocketPath {
+				k.fault(at, `%s cannot be a unix socket; write a path from the root with at most %d bytes, as in "/run/holdfast/mqtt.sock"`,
+					quote(l.Address), maxSocketPath)
+			}
+			continue
+		}
 		host, port, err := splitAddress(l.Address)
 		if err != nil {
 			k.fault(at, "%v", err)
@@ -46,7 +56,7 @@ func (k *checker) listeners() {
 			k.fault(at, "%s is taken by %s; take one of them out", quote(l.Address), lineWords(line))
 		}
 		seen[key] = k.line(at)
-		if !isLoopback(host) {
+		if !isLoopback(host) && l.ClientCA == "" {
 			k.beyondLoopback(at, l.Address, port)
 		}
 	}
@@ -55,6 +65,27 @@ func (k *checker) listeners() {
 			AnonymousLoopback, AnonymousAlways)
 	}
 	k.console(seen)
+}
+
+// maxSocketPath is what Linux has room for, in bytes.
+const maxSocketPath = 107
+
+// transport asks for what TLS needs, and refuses what would have no effect.
+func (k *checker) transport(l Listener, path string) {
+	files := []struct{ key, name string }{{"cert", l.Cert}, {"key", l.Key}, {"client_ca", l.ClientCA}}
+	for _, f := range files {
+		switch at := path + "." + f.key; {
+		case !l.Secure() && f.name != "":
+			k.fault(at, `transport = %q has no TLS; write "tls" or "wss", or take %s out`, l.Transport, f.key)
+		case l.Secure() && f.name == "" && f.key != "client_ca":
+			k.missing(at, "is missing; transport = %q needs the PEM files cert and key", l.Transport)
+		}
+	}
+	for _, o := range strings.Fields(l.Origins) {
+		if _, err := stdpath.Match(o, ""); err != nil {
+			k.fault(path+".origins", `%s is no pattern of a host; write one as in "*.example.com"`, quote(o))
+		}
+	}
 }
 
 // beyondLoopback refuses a door that would be shut to all who could come to it.

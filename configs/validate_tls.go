@@ -45,28 +45,42 @@ func (k *checker) pair(b *Bridge, path string) {
 	}
 }
 
-// certificates reads the files of every bridge, so that a mistake in them is
-// told before the gateway is on a mast. They are read again at each connect.
+// certificates reads the files of every bridge and listener, so that a mistake
+// in them is told before the gateway is on a mast. They are read again at each
+// connect of a bridge, and when they have changed.
 func (k *checker) certificates(world outside) {
 	for i := range k.c.Bridges {
 		b, path := &k.c.Bridges[i], fmt.Sprintf("bridge[%d]", i)
-		if ca, ok := k.pem(world, path+".ca", b.CA, false); ok && !x509.NewCertPool().AppendCertsFromPEM([]byte(ca)) {
-			k.fault(path+".ca", "there is no certificate in %s; it must have one in PEM (BEGIN CERTIFICATE)", quote(b.CA))
-		}
-		cert, ok := k.pem(world, path+".cert", b.Cert, false)
-		key, okKey := k.pem(world, path+".key", b.Key, true)
-		if !ok || !okKey {
-			continue
-		}
-		pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
-		switch {
-		case err != nil:
-			k.fault(path+".cert", "it and key are no pair in PEM: %v; write two files that belong together", err)
-		case time.Now().After(pair.Leaf.NotAfter):
-			k.warn(path+".cert", "it has expired on %s; renew it", pair.Leaf.NotAfter.UTC().Format(time.DateOnly))
-		case time.Now().Add(renewSoon).After(pair.Leaf.NotAfter):
-			k.warn(path+".cert", "it ends on %s; renew it", pair.Leaf.NotAfter.UTC().Format(time.DateOnly))
-		}
+		k.authority(world, path+".ca", b.CA)
+		k.certificate(world, path, b.Cert, b.Key)
+	}
+	for i := range k.c.Listeners {
+		l, path := &k.c.Listeners[i], fmt.Sprintf("listener[%d]", i)
+		k.authority(world, path+".client_ca", l.ClientCA)
+		k.certificate(world, path, l.Cert, l.Key)
+	}
+}
+
+func (k *checker) authority(world outside, path, file string) {
+	if ca, ok := k.pem(world, path, file, false); ok && !x509.NewCertPool().AppendCertsFromPEM([]byte(ca)) {
+		k.fault(path, "there is no certificate in %s; it must have one in PEM (BEGIN CERTIFICATE)", quote(file))
+	}
+}
+
+func (k *checker) certificate(world outside, path, certFile, keyFile string) {
+	cert, ok := k.pem(world, path+".cert", certFile, false)
+	key, okKey := k.pem(world, path+".key", keyFile, true)
+	if !ok || !okKey {
+		return
+	}
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	switch {
+	case err != nil:
+		k.fault(path+".cert", "it and key are no pair in PEM: %v; write two files that belong together", err)
+	case time.Now().After(pair.Leaf.NotAfter):
+		k.warn(path+".cert", "it has expired on %s; renew it", pair.Leaf.NotAfter.UTC().Format(time.DateOnly))
+	case time.Now().Add(renewSoon).After(pair.Leaf.NotAfter):
+		k.warn(path+".cert", "it ends on %s; renew it", pair.Leaf.NotAfter.UTC().Format(time.DateOnly))
 	}
 }
 

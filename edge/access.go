@@ -15,12 +15,18 @@ const (
 	AnonymousAlways   Anonymous = "always"
 )
 
+// remoteUnix is the address of a client on a unix socket.
+const remoteUnix = "unix socket"
+
 // Connect lets a client in by where it comes from; name and password are not looked at.
 func (a Anonymous) Connect(_, _ string, _ []byte, remote string) bool {
 	switch a {
 	case AnonymousAlways:
 		return true
 	case AnonymousLoopback:
+		if remote == remoteUnix {
+			return true
+		}
 		host, _, err := net.SplitHostPort(remote)
 		if err != nil {
 			return false

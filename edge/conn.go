@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -81,8 +82,12 @@ type conn struct {
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
+	remote := nc.RemoteAddr().String()
+	if nc.RemoteAddr().Network() == "unix" {
+		remote = remoteUnix // the other end has no name
+	}
 	return &conn{
-		srv: s, nc: nc, remote: nc.RemoteAddr().String(),
+		srv: s, nc: nc, remote: remote,
 		buf:    make([]byte, firstBuffer),
 		wake:   make(chan struct{}, 1),
 		closed: make(chan struct{}),
@@ -203,14 +208,15 @@ func (c *conn) knownNow() {
 
 // readError puts what ended reading into words.
 func (c *conn) readError(err error) error {
+	deadline := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled) // the latter is WebSocket's
 	switch {
 	case c.isClosing():
 		return c.reason()
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("%w: the client closed it without DISCONNECT", errLost)
-	case errors.Is(err, os.ErrDeadlineExceeded) && c.sess == nil:
+	case deadline && c.sess == nil:
 		return fmt.Errorf("no CONNECT within %v", c.srv.limits.ConnectTimeout)
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case deadline:
 		return &packet.Error{Code: packet.KeepAliveTimeout, Text: fmt.Sprintf("no packet for %v (1.5 times the keep alive)", c.keepAlive)}
 	}
 	return fmt.Errorf("%w: %w", errLost, err)
@@ -219,6 +225,7 @@ func (c *conn) readError(err error) error {
 // writeLoop is the writer goroutine. It ends when the connection is closing and
 // the last bytes are out, or cannot be written.
 func (c *conn) writeLoop() {
+	defer func() { c.nc.SetReadDeadline(time.Now()) }()
 	var buf []byte
 	for {
 		c.mu.Lock()
@@ -341,7 +348,9 @@ func (c *conn) close(cause error) (first bool) {
 	close(c.closed)
 	c.mu.Unlock()
 	now := time.Now()
-	c.nc.SetReadDeadline(now)
+	if _, later := c.nc.(interface{ closesOnDeadline() }); !later {
+		c.nc.SetReadDeadline(now)
+	}
 	c.nc.SetWriteDeadline(now.Add(flushWait))
 	c.srv.pending.wake()
 	return true

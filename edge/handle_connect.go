@@ -74,7 +74,9 @@ func (c *conn) checkConnect(p *packet.Connect) (assigned bool, err error) {
 		return false, refuse(packet.ClientIdentifierNotValid, "the client identifier has %d bytes, over limits.max_client_id_length (%d)",
 			len(p.ClientID), c.srv.limits.MaxClientIDLength)
 	}
-	if !c.srv.opts.Access.Connect(p.ClientID, p.Username, p.Password, c.remote) {
+	if name, ok := certified(c.nc); ok {
+		p.Username = name // who it is was proven before MQTT began
+	} else if !c.srv.opts.Access.Connect(p.ClientID, p.Username, p.Password, c.remote) {
 		c.refuse(&packet.Error{Code: packet.NotAuthorized})
 		return false, fmt.Errorf("access refused to client %q from %s; see [access] in the configuration", p.ClientID, c.remote)
 	}

@@ -191,28 +191,6 @@ func (g *Gateway) run() {
 	}
 }
 
-// listen opens every listener before it serves the first: an address that is
-// taken is an error at start, not a log line.
-func (g *Gateway) listen() error {
-	var lns []net.Listener
-	for _, l := range g.cfg.Listeners {
-		ln, err := net.Listen("tcp", l.Address)
-		if err != nil {
-			for _, ln := range lns {
-				ln.Close()
-			}
-			return fmt.Errorf("listen on %s: %w; another broker may be running there: stop it, or choose another address in [[listener]]", l.Address, err)
-		}
-		lns = append(lns, ln)
-	}
-	for _, ln := range lns {
-		g.addresses = append(g.addresses, ln.Addr())
-		g.log.Info("listening", "address", ln.Addr().String())
-		g.listening.Go(func() { g.mustNotEnd(context.Background(), "listener "+ln.Addr().String(), g.broker.Serve(ln)) })
-	}
-	return nil
-}
-
 // mustNotEnd reports a part that has ended although nobody stopped it.
 func (g *Gateway) mustNotEnd(ctx context.Context, part string, err error) {
 	if ctx.Err() != nil || err == nil {
