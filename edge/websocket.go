@@ -84,7 +84,7 @@ func (l *webSocketListener) count(nc net.Conn, state http.ConnState) {
 func (l *webSocketListener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	options := &websocket.AcceptOptions{Subprotocols: subprotocols, OriginPatterns: l.origins, CompressionMode: websocket.CompressionDisabled}
 	options.InsecureSkipVerify = slices.Contains(l.origins, "*")
-	w.Header().Set("Connection", "close") // a request that is refused is the last
+	w.Header().Set("Connection", "close")                 // a request that is refused is the last
 	if r.Header.Get("Upgrade") != "" && !asksForMQTT(r) { // [MQTT-6.0.0-3]
 		http.Error(w, "ask for the sub-protocol mqtt", http.StatusBadRequest)
 		return
