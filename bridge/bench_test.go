@@ -24,6 +24,7 @@ func (e *endless) Next(context.Context, holdfast.Lanes) (holdfast.Item, error) {
 	return holdfast.Item{ID: holdfast.NewItemID(holdfast.Normal, e.last), Route: "r", Msg: e.msg}, nil
 }
 
+func (e *endless) Poll(holdfast.Lanes) (it holdfast.Item, ok bool, err error) { return it, false, nil }
 func (e *endless) Ack(holdfast.ItemID) {
 	if e.left.Add(-1) == 0 {
 		close(e.done)

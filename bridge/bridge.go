@@ -49,6 +49,7 @@ const (
 	defaultAckTimeout  = 3 * time.Minute
 	defaultFailback    = 5 * time.Minute
 
+	maxRate          = 1_000_000
 	maxWindow        = 20000            // well below the 65,535 packet identifiers of a session
 	subscribeTimeout = 30 * time.Second // for one SUBACK
 	drainGrace       = 500 * time.Millisecond
@@ -75,9 +76,12 @@ type Options struct {
 	Local    Local // must be set if a route goes in
 	// Window is the most publishes without acknowledgement at once (100; the
 	// upstream's own bound if that is lower), WindowBytes the size at which no
-	// further one is added (1 MiB; one message is always let through).
+	// further one is added (1 MiB; one message is always let through). Below
+	// them the bytes on their way follow what the link carries; see pace.go.
 	Window      int
 	WindowBytes int
+	// Rate is the most messages in a second; 0 is as many as the link takes.
+	Rate int
 	// BackoffMin and BackoffMax bound the delay between attempts (1 s, 60 s).
 	BackoffMin, BackoffMax time.Duration
 	// MaxAttempts is how many times in a row a message may be the oldest
@@ -109,6 +113,7 @@ type Bridge struct {
 	running atomic.Bool
 	backoff backoff // only Run
 	suspect suspect // only Run
+	rate    rate    // only Run
 	echoes  *echoes // nil if nothing that goes out can come back
 	status  status
 }
@@ -129,6 +134,9 @@ func New(o Options) (*Bridge, error) {
 		b.log = b.log.With(slog.String("gateway", o.GatewayID))
 	}
 	b.status.s.State = Stopped
+	if o.Rate > 0 {
+		b.rate.every = time.Second / time.Duration(o.Rate)
+	}
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 
@@ -186,6 +194,9 @@ func New(o Options) (*Bridge, error) {
 	}
 	if o.BackoffMin < 0 || o.BackoffMax < o.BackoffMin {
 		fault("backoff is %v to %v: the second must not be below the first", o.BackoffMin, o.BackoffMax)
+	}
+	if o.Rate < 0 || o.Rate > maxRate {
+		fault("rate is %d: it must be between 0 and %d", o.Rate, maxRate)
 	}
 	if o.Failback < 0 {
 		fault("the time before the way back is negative: %v", o.Failback)

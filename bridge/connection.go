@@ -28,6 +28,8 @@ type connection struct {
 	window int
 	quiet  bool // the far broker sends us nothing of our own
 
+	sinceLow int // messages since the last of the low lane; only forward
+
 	ctx    context.Context // ends with the connection, its cause says why
 	cancel context.CancelCauseFunc
 
@@ -37,6 +39,7 @@ type connection struct {
 	head, tail *flight // unfinished, in the order in which the queue gave them
 	inflight   int
 	bytes      int
+	pace       pace
 	acked      int       // on this connection
 	progress   time.Time // of the last acknowledgement, or of the first publish after idleness
 	sealed     bool      // the rest is back in the queue; nothing more counts
@@ -46,6 +49,7 @@ func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridg
 	c := &connection{
 		b: b, index: index, name: b.upstreams[index].Name, up: up, dl: dl, window: b.window,
 		ctx: ctx, cancel: cancel, room: make(chan struct{}, 1), progress: time.Now(),
+		pace: newPace(b.windowBytes),
 	}
 	if w := up.Window(); w > 0 {
 		c.window = min(c.window, w)

@@ -91,6 +91,37 @@ func (q *fakeQueue) Next(ctx context.Context, _ holdfast.Lanes) (holdfast.Item, 
 	}
 }
 
+func (q *fakeQueue) Poll(lanes holdfast.Lanes) (holdfast.Item, bool, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, it := range q.waiting {
+		if lanes.Has(it.ID.Lane()) {
+			q.waiting = slices.Delete(q.waiting, i, i+1)
+			q.out[it.ID] = it
+			return it, true, nil
+		}
+	}
+	return holdfast.Item{}, false, nil
+}
+
+// insert puts one message of a lane in its place.
+func (q *fakeQueue) insert(lane holdfast.Lane, payload string) {
+	q.mu.Lock()
+	q.last++
+	it := holdfast.Item{ID: holdfast.NewItemID(lane, q.last), Route: "r",
+		Msg: &holdfast.Message{Topic: "t/x", Payload: []byte(payload), QoS: 1}}
+	rank := func(it holdfast.Item) int {
+		return map[holdfast.Lane]int{holdfast.High: 0, holdfast.Normal: 1, holdfast.Low: 2}[it.ID.Lane()]
+	}
+	at := slices.IndexFunc(q.waiting, func(o holdfast.Item) bool { return rank(o) > rank(it) })
+	if at < 0 {
+		at = len(q.waiting)
+	}
+	q.waiting = slices.Insert(q.waiting, at, it)
+	q.mu.Unlock()
+	signal(q.ready)
+}
+
 func (q *fakeQueue) end(id holdfast.ItemID, how string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -31,9 +31,13 @@ func (c *connection) forward() {
 		<-c.ctx.Done()
 		return
 	}
-	for c.await(func() bool { return c.inflight < c.window && c.bytes < c.b.windowBytes }) {
-		it, err := c.b.queue.Next(c.ctx, holdfast.AllLanes)
+	for c.await(c.hasRoomLocked) {
+		if d := c.b.rate.wait(time.Now()); d > 0 && !wait(c.ctx, d) {
+			return
+		}
+		it, err := c.next()
 		if err == nil {
+			c.b.rate.sent(time.Now())
 			c.send(it)
 			continue
 		}
@@ -46,6 +50,32 @@ func (c *connection) forward() {
 		c.b.log.Error("the queue cannot be read", slog.Any("error", err))
 		wait(c.ctx, queueRetry)
 	}
+}
+
+// hasRoomLocked reports whether one more may be on its way. Two always may: one
+// large message must not make a stop-and-go of it.
+func (c *connection) hasRoomLocked() bool {
+	return c.inflight < c.window && c.bytes < c.b.windowBytes && (c.inflight < 2 || c.bytes < c.pace.limit)
+}
+
+// lowEvery: of this many messages one is of the low lane, if it has any, so that
+// it goes on under any load.
+const lowEvery = 20
+
+// next takes the next item from the queue.
+func (c *connection) next() (it holdfast.Item, err error) {
+	ok := false
+	if c.sinceLow >= lowEvery-1 {
+		c.sinceLow = 0
+		it, ok, err = c.b.queue.Poll(1 << holdfast.Low)
+	}
+	if !ok && err == nil {
+		it, err = c.b.queue.Next(c.ctx, holdfast.AllLanes)
+	}
+	if c.sinceLow++; it.ID.Lane() == holdfast.Low {
+		c.sinceLow = 0
+	}
+	return it, err
 }
 
 // await waits until met, which is called with c.mu held, and reports false if
@@ -121,7 +151,13 @@ func (c *connection) finish(f *flight, err error) {
 	case err == nil:
 		c.b.queue.Ack(f.item.ID)
 		c.acked++
-		c.b.status.answered(f.item.Msg.QoS, time.Since(f.sent))
+		now := time.Now()
+		rtt := now.Sub(f.sent)
+		c.b.status.answered(f.item.Msg.QoS, rtt)
+		if f.item.Msg.QoS > 0 {
+			c.pace.answered(now, f.size, rtt, c.bytes >= c.pace.limit*3/4)
+			c.b.status.limit.Store(int64(c.pace.limit))
+		}
 	case errors.Is(err, holdfast.ErrTooLarge):
 		c.quarantine(f, ReasonTooLarge, err)
 	case errors.Is(err, holdfast.ErrRefused):

@@ -17,6 +17,8 @@ type Queue interface {
 	// After any other error, and after ErrClosed, the bridge asks again a
 	// second later.
 	Next(ctx context.Context, lanes holdfast.Lanes) (holdfast.Item, error)
+	// Poll is Next without the waiting; ok is false if there is no such item now.
+	Poll(lanes holdfast.Lanes) (it holdfast.Item, ok bool, err error)
 	// Ack says that the far side has the item (for QoS 0: that it was written
 	// to a link believed alive). It may be called in any order and must not
 	// block; the item is never handed out again by this process.

@@ -32,12 +32,15 @@ type Status struct {
 	Connections uint64    `json:"connections"`           // made so far
 	NextAttempt time.Time `json:"next_attempt,omitzero"` // in backoff
 
-	Sent        uint64 `json:"sent"` // publishes, those sent again included
-	Acked       uint64 `json:"acked"`
-	Inflight    int64  `json:"inflight"`
-	Quarantined uint64 `json:"quarantined"`
-	Received    uint64 `json:"received"`         // commands that the local broker has accepted
-	Waiting     int64  `json:"received_waiting"` // commands that it has not accepted yet
+	Sent     uint64 `json:"sent"` // publishes, those sent again included
+	Acked    uint64 `json:"acked"`
+	Inflight int64  `json:"inflight"`
+	// InflightLimit is how many bytes may be on their way now, by what the link
+	// carries; 0 before the first acknowledgement.
+	InflightLimit int64  `json:"inflight_limit_bytes"`
+	Quarantined   uint64 `json:"quarantined"`
+	Received      uint64 `json:"received"`         // commands that the local broker has accepted
+	Waiting       int64  `json:"received_waiting"` // commands that it has not accepted yet
 	// Dropped are commands that were not delivered: DroppedLoop our own
 	// publishes come back, DroppedFull QoS 0 over the bound, DroppedRefused
 	// refused for good by the local broker, DroppedUnrouted for no route.
@@ -59,6 +62,7 @@ func (b *Bridge) Status() Status {
 	s.Sent = b.status.sent.Load()
 	s.Acked = b.status.acked.Load()
 	s.Inflight = b.status.inflight.Load()
+	s.InflightLimit = b.status.limit.Load()
 	s.Quarantined = b.status.quarantined.Load()
 	s.Received = b.status.received.Load()
 	s.Waiting = b.status.pending.Load()
@@ -77,7 +81,7 @@ type status struct {
 
 	sent, acked, quarantined                atomic.Uint64
 	received, loop, full, refused, unrouted atomic.Uint64
-	inflight, pending, rtt                  atomic.Int64
+	inflight, pending, rtt, limit           atomic.Int64
 }
 
 func (s *status) enter(state State) {

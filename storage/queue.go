@@ -199,7 +199,13 @@ func (q *Queue) leaveLocked() {
 // is none now. It may read from disk; the function of Notify and every done
 // must not call it.
 func (q *Queue) TryNext() (it holdfast.Item, ok bool, err error) {
-	it, ok, _, err = q.try(holdfast.AllLanes, false)
+	return q.Poll(holdfast.AllLanes)
+}
+
+// Poll hands out the next item of the most urgent lane in lanes; ok is false if
+// there is none now. It may read from disk.
+func (q *Queue) Poll(lanes holdfast.Lanes) (it holdfast.Item, ok bool, err error) {
+	it, ok, _, err = q.try(lanes, false)
 	return it, ok, err
 }
 

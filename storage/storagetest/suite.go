@@ -196,6 +196,13 @@ func lanes(b *bench) {
 	if string(it.Msg.Payload) != "low" {
 		b.Fatal("a lane that was not asked for")
 	}
+	if _, ok, err := q.Poll(1 << holdfast.Low); ok || err != nil {
+		b.Fatalf("the lane is empty, but a poll gave %v, %v", ok, err)
+	}
+	q.Release(it.ID)
+	if it, ok, err := q.Poll(1 << holdfast.Low); !ok || err != nil || string(it.Msg.Payload) != "low" {
+		b.Fatalf("a poll of the lane gave %v, %v", ok, err)
+	}
 	q.Release(it.ID)
 	for _, want := range []string{"high", "normal", "low"} {
 		b.next(q, want)

@@ -74,7 +74,7 @@ func (g *Gateway) makeBridges(local bridge.Local) error {
 		q := queues[c.Name]
 		o := bridge.Options{
 			Name: c.Name, GatewayID: g.cfg.Gateway.ID,
-			Queue: q, Local: local, Window: c.Queue.Window, Failback: c.Failback,
+			Queue: q, Local: local, Window: c.Queue.Window, Rate: c.Queue.Rate, Failback: c.Failback,
 			Logger: g.log.With("part", "bridge"),
 		}
 		for _, r := range c.Routes {
