@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -27,7 +26,8 @@ import (
 
 // The mistakes that are made most. Each must be named, with what to do, by
 // holdfast status (or by check or run, where nothing runs yet). The clock in 1970
-// and the full disk cannot be made here: TestWarningsSayWhatToDo has them.
+// and the full disk cannot be made here, and a missing SIM takes half a minute:
+// TestWarningsSayWhatToDo, and the bring-up of modem, have them.
 
 const mistakenBridge = `
 [[bridge]]
@@ -186,17 +186,6 @@ func TestMistakeModuleInUse(t *testing.T) {
 	}
 	g := mistaken(t, mistakenModem(m.Path(), "127.0.0.1:1"))
 	g.leadsTo("WARNING modem lte is not ready", "is in use by another program", "stop it; fuser -v")
-}
-
-func TestMistakeNoSIM(t *testing.T) {
-	t.Parallel()
-	m, err := sim.New(sim.Options{NoSIM: true, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	g := mistaken(t, mistakenModem(m.Path(), "127.0.0.1:1"))
-	g.leadsTo("WARNING modem lte is not ready", "SIM", "check")
 }
 
 func TestMistakePortTaken(t *testing.T) {
