@@ -194,7 +194,7 @@ func (o *PahoOptions) connect(ctx context.Context, wires *wireMaker, receive Rec
 		<-l.flushed
 	}
 	if l.connack.came && l.connack.code != 0 {
-		err = explainConnack(l.connack.code, o.ClientID, o.Username)
+		err = refusedLogin{explainConnack(l.connack.code, o.ClientID, o.Username)}
 		if l.connack.code == 1 {
 			err = fmt.Errorf("%w (%w)", err, errVersion)
 		}

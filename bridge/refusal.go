@@ -50,6 +50,16 @@ func explainDial(err error, address string, timeout time.Duration) error {
 	return fmt.Errorf("connect to %s: %w", address, err)
 }
 
+// ErrLoginRefused is in the error of a Connect that the far broker has refused
+// with a CONNACK code.
+var ErrLoginRefused = errors.New("the broker refuses the login")
+
+// refusedLogin is an ErrLoginRefused with better words.
+type refusedLogin struct{ error }
+
+func (e refusedLogin) Unwrap() error        { return e.error }
+func (e refusedLogin) Is(target error) bool { return target == ErrLoginRefused }
+
 // explainConnack says why a login was refused (MQTT 3.1.1, 3.2.2.3).
 func explainConnack(code byte, clientID, username string) error {
 	switch code {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 )
 
 // memory is what a modem must know after a restart. It is one small file that
@@ -164,15 +165,18 @@ func (m *memory) writeLocked() error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(m.path), 0o700); err != nil {
+	folder := filepath.Dir(m.path)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
+	giveAway(folder, filepath.Dir(folder))
 	beside := m.path + ".new"
 	f, err := os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(raw)
+	giveAway(beside, folder)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(beside, m.path)
@@ -185,4 +189,17 @@ func (m *memory) writeLocked() error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// giveAway makes a file belong to the owner of the folder that it is in: a tool
+// that root runs must not leave what the gateway's user cannot read.
+func giveAway(name, folder string) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	if info, err := os.Stat(folder); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			_ = os.Chown(name, int(st.Uid), int(st.Gid))
+		}
+	}
 }

@@ -56,19 +56,11 @@ func (m *Modem) Run(ctx context.Context) error {
 // live is one life of the port: open, bring up, watch. A module that reboots
 // is brought up again without opening the port again.
 func (m *Modem) live(ctx context.Context) error {
-	port, err := m.open(ctx)
+	port, err := m.openPort(ctx)
 	if err != nil {
 		return err
 	}
-	l := &link{port: port, ending: make(chan error, 1)}
-	if m.log.Enabled(ctx, levelTrace) {
-		port = at.Trace(port, m.log)
-	}
-	m.mu.Lock()
-	l.e = at.New(port, m.engineOptions())
-	m.link = l
-	m.status.Counters.Opens++
-	m.mu.Unlock()
+	l := m.begin(ctx, port)
 	defer m.closeLink(l)
 	restarts := 0
 	for {
@@ -101,7 +93,21 @@ func (m *Modem) live(ctx context.Context) error {
 // it was up for long.
 const maxRestarts = 5
 
-func (m *Modem) open(ctx context.Context) (io.ReadWriteCloser, error) {
+// begin starts a life of the engine on port.
+func (m *Modem) begin(ctx context.Context, port io.ReadWriteCloser) *link {
+	l := &link{port: port, ending: make(chan error, 1)}
+	if m.log.Enabled(ctx, levelTrace) {
+		port = at.Trace(port, m.log)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l.e = at.New(port, m.engineOptions())
+	m.link = l
+	m.status.Counters.Opens++
+	return l
+}
+
+func (m *Modem) openPort(ctx context.Context) (io.ReadWriteCloser, error) {
 	var port io.ReadWriteCloser
 	var err error
 	if m.o.Open != nil {

@@ -24,9 +24,11 @@ func modemOptions(c configs.Modem, dataDir string, log *slog.Logger) modem.Optio
 		Name: c.Name, Port: c.Port, Baud: c.Baud, BaudSwitch: c.BaudSwitch, FlowControl: c.FlowControl,
 		Dialect: c.Dialect, Mode: c.Mode,
 		APN: c.APN, APNUser: c.APNUser, APNPassword: c.APNPassword.Reveal(), APNAuth: c.APNAuth,
-		PIN:        c.PIN.Reveal(),
-		MemoryFile: filepath.Join(dataDir, "modem", c.Name+".json"),
-		Logger:     log.With("part", "modem"),
+		PIN:    c.PIN.Reveal(),
+		Logger: log.With("part", "modem"),
+	}
+	if dataDir != "" {
+		o.MemoryFile = filepath.Join(dataDir, "modem", c.Name+".json")
 	}
 	if c.PowerCommand != "" {
 		o.PowerCycle = powerCommand(c.Name, c.PowerCommand)
@@ -95,7 +97,7 @@ func (g *Gateway) throughModem(m *modem.Modem, b configs.Bridge, u configs.Upstr
 // session is a bridge.Upstream as it is.
 func insideModem(m *modem.Modem, b configs.Bridge, u configs.Upstream, clientID string) bridge.Connect {
 	return func(ctx context.Context, receive bridge.Receive) (bridge.Upstream, error) {
-		host, port, err := hostPort(u.URL)
+		host, port, err := plainHost(u.URL)
 		if err != nil {
 			return nil, err
 		}
