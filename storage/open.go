@@ -178,7 +178,8 @@ func open(o Options, pillow *pillow) (*Store, error) {
 	if err := s.beginLife(); err != nil {
 		return nil, errors.Join(err, eng.close())
 	}
-	if pillow != nil {
+	if pillow != nil && pillow.missing() < pillow.size {
+		pillow.wanted = true // by an earlier life, which may not have completed it
 		pillow.fill(&s.o)
 	}
 	s.lookAtDisk()

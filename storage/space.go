@@ -36,8 +36,12 @@ const (
 
 func (l spaceLevel) String() string { return [...]string{"ok", "low", "short", "none"}[l] }
 
-// lookEvery is the time between two looks while space is short of.
-const lookEvery = time.Second
+// lookEvery is the time between two looks while space is short of, calmEvery
+// that while there is enough and nothing is committed.
+const (
+	lookEvery = time.Second
+	calmEvery = 10 * time.Second
+)
 
 // errSpace wraps ErrBusy: the same may be offered again later.
 var errSpace = fmt.Errorf("storage: the disk is full: %w", holdfast.ErrBusy)
@@ -48,7 +52,8 @@ type disk struct {
 	// queued is what was queued when the disk became low: no more may be.
 	queued int64
 	// again is when the next look is due without a commit; zero if never.
-	again time.Time
+	again   time.Time
+	unknown bool // the last look failed
 }
 
 // reserve is the space that is kept free on a disk with total bytes: 5 %, at
@@ -71,8 +76,8 @@ func (s *Store) lookAtDisk() spaceLevel {
 	was := s.disk.level
 	level := s.spaceLocked(free, total, err)
 	s.mu.Unlock()
-	if level < was && s.pillow != nil {
-		s.pillow.fill(&s.o)
+	if s.pillow != nil && err == nil {
+		s.pillow.keep(&s.o, free, total, level < was)
 	}
 	return level
 }
@@ -82,12 +87,13 @@ func (s *Store) lookAtDisk() spaceLevel {
 func (s *Store) spaceLocked(free, total int64, err error) spaceLevel {
 	was := s.disk.level
 	if err != nil {
-		if s.disk.again.IsZero() {
+		if !s.disk.unknown {
 			s.o.Logger.Warn("storage: nobody knows how full the disk is", "error", err)
 		}
-		s.disk.again = time.Now().Add(lookEvery)
+		s.disk.unknown, s.disk.again = true, time.Now().Add(lookEvery)
 		return was
 	}
+	s.disk.unknown = false
 	reserve := s.o.reserve(total)
 	if free < reserve && s.pillow != nil {
 		free -= s.pillow.missing()
@@ -102,9 +108,13 @@ func (s *Store) spaceLocked(free, total int64, err error) spaceLevel {
 			level = l
 		}
 	}
-	s.disk.again = time.Time{}
-	if level > spaceOK {
+	switch {
+	case level > spaceOK:
 		s.disk.again = time.Now().Add(lookEvery)
+	case s.pillow != nil:
+		s.disk.again = time.Now().Add(calmEvery)
+	default:
+		s.disk.again = time.Time{}
 	}
 	if level == was {
 		return level
@@ -135,10 +145,12 @@ func statfs(dir string) (free, total int64, err error) {
 
 // pillow is a file that only takes space. Badger writes a table when it is
 // closed, and when it is opened after a crash: if someone else has filled the
-// disk to the brim, the file makes way for that.
+// disk to the brim, the file makes way for that. While there is plenty of space
+// it is not needed and not there.
 type pillow struct {
-	dir  string
-	size int64
+	dir    string
+	size   int64
+	wanted bool
 }
 
 const (
@@ -156,9 +168,9 @@ func newPillow(dir string) *pillow {
 		_, total, err = statfs(filepath.Dir(dir))
 	}
 	if err != nil {
-		return &pillow{dir, pillowSize}
+		return &pillow{dir: dir, size: pillowSize}
 	}
-	return &pillow{dir, min(pillowSize, total/8)}
+	return &pillow{dir: dir, size: min(pillowSize, total/8)}
 }
 
 func (p *pillow) path() string { return filepath.Join(p.dir, pillowName) }
@@ -226,6 +238,27 @@ func (p *pillow) memtables() (size int64, n int, err error) {
 		}
 	}
 	return size, n, nil
+}
+
+// plenty is the free space that nobody fills between two looks: 1 GiB, or twice
+// the reserve.
+func (o *Options) plenty(total int64) int64 { return max(1<<30, 2*o.reserve(total)) }
+
+// keep makes the file where the disk is not far from full, and removes it where
+// it is; again says that it may be possible now to make it.
+func (p *pillow) keep(o *Options, free, total int64, again bool) {
+	bound := o.plenty(total)
+	if p.wanted {
+		bound += bound / 8
+	}
+	was := p.wanted
+	p.wanted = free < bound
+	switch {
+	case p.wanted && (again || !was):
+		p.fill(o)
+	case was && !p.wanted:
+		_ = os.Remove(p.path())
+	}
 }
 
 // fill makes the file if there is more than enough space for it. A crash in

@@ -138,6 +138,20 @@ func TestASmallDiskHasASmallerReserve(t *testing.T) {
 	}
 }
 
+func TestTheReserveFileIsThereWhenTheDiskIsNotFarFromFull(t *testing.T) {
+	p := newPillow(t.TempDir())
+	o := Options{Reserve: 1 << 20}.withDefaults()
+	for _, c := range []struct {
+		free int64
+		want bool
+	}{{4 << 30, false}, {1<<30 - 1, true}, {1<<30 + 1, true}, {4 << 30, false}, {1<<30 + 1, false}, {0, true}} {
+		p.keep(&o, c.free, 8<<30, false)
+		if got := p.missing() == 0; got != c.want {
+			t.Errorf("with %d bytes free it is there: %v", c.free, got)
+		}
+	}
+}
+
 func TestACommitWaitsForMoreToGoWithIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := OpenMemory(Options{CommitInterval: 200 * time.Millisecond, MaxPending: 100 << 10})
