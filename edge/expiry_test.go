@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -53,7 +54,8 @@ func inTime(t *testing.T, story func(b *timed)) {
 func (b *timed) start() {
 	b.Helper()
 	var err error
-	b.srv, err = NewServer(Options{Sink: b.disk, Store: b.disk, Access: AnonymousAlways, Logger: testLogger(b.T)})
+	b.srv, err = NewServer(Options{Sink: b.disk, Store: b.disk, Access: AnonymousAlways, Logger: testLogger(b.T),
+		Limits: Limits{RivalWait: 3 * time.Second}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -369,4 +371,76 @@ func TestMessagesCountDownWhileTheyWait(t *testing.T) { // [MQTT-3.3.2-5] [MQTT-
 			t.Errorf("%d are retained on disk, %d in memory", n, b.srv.Stats().Retained)
 		}
 	})
+}
+
+func TestTwoDevicesWithOneIdentifierAreSlowedDown(t *testing.T) {
+	inTime(t, func(b *timed) {
+		took := func() time.Duration {
+			start := time.Now()
+			c, _ := b.connect("same")
+			took := time.Since(start)
+			c.nc.SetReadDeadline(time.Time{})
+			go io.Copy(io.Discard, c.nc) // it listens until it is ended
+			return took
+		}
+		took()
+		for i := range rivalTimes {
+			if d := took(); d != 0 {
+				t.Fatalf("takeover %d waited for %v", i+1, d)
+			}
+		}
+		for _, want := range []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 3 * time.Second, 3 * time.Second} {
+			if d := took(); d != want {
+				t.Fatalf("waited for %v, want %v", d, want)
+			}
+		}
+		if n := b.srv.Stats().RivalsHeld; n != 7 {
+			t.Errorf("%d were counted", n)
+		}
+		b.pass(2 * rivalWithin)
+		if d := took(); d != 0 {
+			t.Errorf("waited for %v after they had given up", d)
+		}
+	})
+}
+
+func TestTheShutdownDoesNotWaitForASlowedDevice(t *testing.T) {
+	inTime(t, func(b *timed) {
+		for range rivalTimes + 6 {
+			c, _ := b.connect("same")
+			c.nc.SetReadDeadline(time.Time{})
+			go io.Copy(io.Discard, c.nc)
+		}
+		far, near := net.Pipe()
+		b.ln.accept <- near
+		p := packet.Connect{Version: packet.V5, CleanStart: true, ClientID: "same"}
+		raw, _ := p.Append(nil)
+		far.Write(raw)
+		go io.Copy(io.Discard, far)
+		synctest.Wait()
+		start := time.Now()
+		b.stop()
+		if d := time.Since(start); d >= 2*time.Second {
+			t.Errorf("the shutdown took %v", d)
+		}
+		b.start() // for inTime to stop
+	})
+}
+
+func TestSubscriptionsCountUntilTheyAreOnDisk(t *testing.T) {
+	disk := newFakeDisk()
+	b := startBroker(t, disk)
+	c := b.connect("c", durable)
+	disk.hold()
+	p := packet.Subscribe{PacketID: 1, Filters: subsOf("a/long/filter", 1)}
+	c.send(p.Append(nil, c.v))
+	c.expectNothing()
+	if n := b.srv.Stats().PendingBytes; n < int64(len("a/long/filter")) {
+		t.Errorf("%d bytes are pending", n)
+	}
+	disk.letGo()
+	c.expect(packet.SUBACK)
+	if n := b.srv.Stats().PendingBytes; n != 0 {
+		t.Errorf("%d bytes are pending behind the end", n)
+	}
 }

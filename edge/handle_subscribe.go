@@ -148,9 +148,15 @@ func (c *conn) handleUnsubscribe(body []byte) error {
 func (c *conn) saveSubscriptions(kept []*holdfast.Message, done func()) {
 	c.sess.mu.Lock()
 	state := c.sess.stateLocked()
+	size := c.sess.subsBytes + 16*len(c.sess.subs)
 	c.sess.mu.Unlock()
+	for _, m := range kept {
+		size += m.Size()
+	}
+	c.srv.pending.add(size)
 	c.srv.opts.Store.Change(&holdfast.SessionChange{ClientID: c.clientID, Save: state, Append: kept},
 		func(err error) {
+			c.srv.pending.sub(size)
 			if err != nil {
 				c.close(fmt.Errorf("store the subscriptions: %w", err))
 				return

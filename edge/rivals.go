@@ -11,6 +11,8 @@ import (
 const (
 	rivalTimes  = 3
 	rivalWithin = time.Minute
+	// rivalFirstWait is doubled with each connection more, up to Limits.RivalWait.
+	rivalFirstWait = 250 * time.Millisecond
 )
 
 // rivals notices two devices that use one client identifier. Only the last
@@ -23,20 +25,48 @@ type rivals struct {
 	last     time.Time
 }
 
-// takenOver counts a connection that was ended for another with its identifier.
-func (r *rivals) takenOver(clientID string) {
+// takenOver counts a connection that is ended for another with its identifier,
+// and returns how many of the quarrel that makes; 0 if there is none.
+func (r *rivals) takenOver(clientID string) (times int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.total++
 	now := time.Now()
 	if r.clientID != clientID || now.Sub(r.last) > rivalWithin {
 		if r.times >= rivalTimes && now.Sub(r.last) <= rivalWithin {
-			return // a quarrel under way is not forgotten for a single reconnect
+			return 0 // a quarrel under way is not forgotten for a single reconnect
 		}
 		r.clientID, r.times = clientID, 0
 	}
 	r.times++
 	r.last = now
+	if r.times <= rivalTimes {
+		return 0
+	}
+	return r.times - rivalTimes
+}
+
+// holdRival makes the newer connection of a quarrel wait, while the older one
+// goes on: the quarrel costs both of them less, and the gateway too.
+func (c *conn) holdRival(times int, other *conn) error {
+	if times == 0 {
+		return nil
+	}
+	c.srv.stats.rivalsHeld.Add(1)
+	if times == 1 || times%20 == 0 {
+		c.srv.log.Warn("connections end each other: do two devices have one client identifier? Give each its own",
+			"client_id", c.clientID, "remote", c.remote, "other", other.remote)
+	}
+	timer := time.NewTimer(min(rivalFirstWait<<min(times-1, 10), c.srv.limits.RivalWait))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-c.closed:
+		return c.reason()
+	case <-c.srv.quit:
+		return errShutdown
+	}
 }
 
 // quarrel is the identifier that is fought for now; "" if none is.

@@ -30,7 +30,8 @@ type bench struct {
 
 func startBroker(t *testing.T, disk *fakeDisk, tweak ...func(*Options)) *bench {
 	t.Helper()
-	o := Options{Sink: disk, Store: disk, Access: AnonymousLoopback, Logger: testLogger(t)}
+	o := Options{Sink: disk, Store: disk, Access: AnonymousLoopback, Logger: testLogger(t),
+		Limits: Limits{RivalWait: time.Millisecond}}
 	for _, f := range tweak {
 		f(&o)
 	}

@@ -56,6 +56,9 @@ type Limits struct {
 	// RefuseWait is how long a message is parked when a queue refuses it;
 	// after that its publisher is disconnected, so that it sends again (30 s).
 	RefuseWait time.Duration
+	// RivalWait is the longest that a connection waits for its CONNACK while
+	// two devices take their client identifier from one another (5 s).
+	RivalWait time.Duration
 	// MaxClientIDLength in bytes (1,024).
 	MaxClientIDLength int
 	// MaxSessions is how many durable sessions are kept (5,000), each with its
@@ -98,6 +101,9 @@ func (l Limits) withDefaults() Limits {
 	def(&l.MaxTopicLevels, 128)
 	if l.ConnectTimeout <= 0 {
 		l.ConnectTimeout = 10 * time.Second
+	}
+	if l.RivalWait <= 0 {
+		l.RivalWait = 5 * time.Second
 	}
 	if l.RefuseWait <= 0 {
 		l.RefuseWait = 30 * time.Second

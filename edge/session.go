@@ -137,7 +137,7 @@ func (s *Server) restoreSession(st holdfast.SessionState, now time.Time) error {
 // left its session behind, its will published. clean asks for a new session;
 // that is durable if c.expiry is not 0.
 func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err error) {
-	for {
+	for held := false; ; {
 		s.mu.Lock()
 		if s.closed {
 			s.mu.Unlock()
@@ -147,7 +147,13 @@ func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err err
 		if old != nil {
 			if other := old.conn.Load(); other != nil {
 				s.mu.Unlock()
-				s.rivals.takenOver(c.clientID)
+				if !held {
+					held = true
+					if err := c.holdRival(s.rivals.takenOver(c.clientID), other); err != nil {
+						return nil, false, err
+					}
+					continue // it may have gone meanwhile
+				}
 				other.close(errTakeover) // which a client of MQTT 5 is told [MQTT-3.1.4-3]
 				<-other.gone
 				continue

@@ -15,6 +15,7 @@ type counters struct {
 	notKeptQoS0        atomic.Uint64
 	refusedFull        atomic.Uint64
 	droppedExpired     atomic.Uint64
+	rivalsHeld         atomic.Uint64
 	droppedTooLarge    atomic.Uint64
 }
 
@@ -46,7 +47,10 @@ type Stats struct {
 	// with when_full = "refuse" stayed full.
 	RefusedFull        uint64 `json:"refused_full"`
 	RefusedConnections uint64 `json:"refused_connections"`
-	PendingBytes       int64  `json:"pending_bytes"`
+	// RivalsHeld counts connections that had to wait because two devices take
+	// one client identifier from one another.
+	RivalsHeld   uint64 `json:"rivals_held"`
+	PendingBytes int64  `json:"pending_bytes"`
 	// TakenOver counts connections that were ended for another one with their
 	// client identifier. Rival is the identifier that connections take from one
 	// another right now, as two devices with one identifier do; "" if none is.
@@ -74,7 +78,7 @@ func (s *Server) Stats() Stats {
 		Connections: s.stats.connections.Load(),
 		Received:    s.stats.received.Load(), Sent: s.stats.sent.Load(),
 		DroppedQoS0: s.stats.droppedQoS0.Load(), DroppedDenied: s.stats.droppedDenied.Load(),
-		DroppedExpired: s.stats.droppedExpired.Load(), DroppedTooLarge: s.stats.droppedTooLarge.Load(),
+		DroppedExpired: s.stats.droppedExpired.Load(), RivalsHeld: s.stats.rivalsHeld.Load(), DroppedTooLarge: s.stats.droppedTooLarge.Load(),
 		SlowDisconnected: s.stats.droppedSlow.Load(), NotRetained: s.stats.notRetained.Load(),
 		NotKeptQoS0: s.stats.notKeptQoS0.Load(),
 		RefusedFull: s.stats.refusedFull.Load(), RefusedConnections: s.stats.refusedConnections.Load(),
