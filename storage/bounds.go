@@ -19,8 +19,13 @@ const reasonFull = "full"
 
 // admitLocked decides for all destinations at once; it changes nothing.
 func (s *Store) admitLocked(p *holdfast.Publication, appends []Append, total int) error {
-	if err := s.refusalLocked(); err != nil {
+	if err := s.refusalLocked(); err != nil && (s.failed == nil || s.closed || s.crashed || !needsNoDisk(p, appends)) {
 		return err
+	}
+	if s.unsafeLocked() && (s.failed != nil || p.Msg.QoS > 0) {
+		if err := s.floatsLocked(total); err != nil {
+			return err
+		}
 	}
 	if s.disk.level == spaceNone {
 		return errSpace
@@ -170,10 +175,12 @@ func (q *Queue) dropHeadLocked(l *lane, reason string) (size int64) {
 	e := l.takeLocked()
 	if e.place.ram() {
 		q.s.dirtyLocked(q)
-		q.s.landLocked(e.place)
 	} else {
 		q.s.touchLocked(q, 64)
 		q.s.lazyLocked()
+	}
+	if e.place.afloat() {
+		q.s.landLocked(e.place, nil)
 	}
 	l.settleLocked(e.pos, e.size)
 	r := q.routes[e.route]

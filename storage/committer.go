@@ -177,9 +177,10 @@ func (s *Store) finish() {
 		}
 		s.mu.Unlock()
 		s.flush(true)
-	case s.reopen() == nil:
-		s.resume()
+	case s.closing == nil && s.reopen() == nil && s.resume():
+		s.flush(true)
 	}
+	s.giveUpAll()
 	s.mu.Lock()
 	s.closeErr = s.failed
 	s.mu.Unlock()
@@ -192,10 +193,7 @@ func (s *Store) giveUp(err error) {
 	for _, t := range append(s.sealed, s.cur) {
 		dones = append(dones, t.dones...)
 	}
-	for u := s.waits.first; u != nil; u = u.next {
-		dones = append(dones, u.done)
-	}
-	s.sealed, s.cur, s.waits = nil, &txn{}, waits{}
+	s.sealed, s.cur = nil, &txn{}
 	s.failed = err
 	s.mu.Unlock()
 	for _, done := range dones {

@@ -197,6 +197,11 @@ func (l *lane) settleSpanLocked(from, to uint64, bytes int64) (n uint64) {
 	mark := l.settled.takeBelow(l.low)
 	l.settledCount -= mark - l.low
 	l.low = mark
+	for pos, p := range l.afloat {
+		if pos >= from && pos < to {
+			l.q.s.landLocked(p, nil)
+		}
+	}
 	l.redo = slices.DeleteFunc(l.redo, func(e entry) bool { return e.pos >= from && e.pos < to })
 	if n < span {
 		bytes = bytes / int64(span) * int64(n)

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	"slices"
 	"sort"
 	"time"
 
@@ -57,6 +58,10 @@ type lane struct {
 	bytes int64
 	// unsaved: the row of the lane is older than all this.
 	unsaved bool
+
+	// afloat are messages whose publishers wait for their end, where nothing can
+	// be written (unsafe.go).
+	afloat map[uint64]*place
 
 	// chunks are those with rows on disk; the last is being written.
 	chunks     []chunk
@@ -307,10 +312,13 @@ func (l *lane) voidLocked(from, to uint64) {
 			void(e)
 		}
 	}
-	for len(l.redo) > 0 && l.redo[len(l.redo)-1].pos >= from {
-		void(l.redo[len(l.redo)-1])
-		l.redo = l.redo[:len(l.redo)-1]
-	}
+	l.redo = slices.DeleteFunc(l.redo, func(e entry) bool {
+		gone := e.pos >= from && e.pos < to
+		if gone {
+			void(e)
+		}
+		return gone
+	})
 	for pos, e := range l.out {
 		if pos >= from && pos < to && !e.void {
 			void(e)

@@ -78,6 +78,7 @@ type Store struct {
 	lastDrop     time.Time
 	lastSweep    time.Time
 	closeErr     error
+	closing      chan error // of an engine that is being closed; nil if there is none
 }
 
 // Stats is what the status of a gateway shows of its store.
@@ -196,6 +197,9 @@ func open(o Options, pillow *pillow) (*Store, error) {
 // for the committer. Every done has been called when it returns.
 func (s *Store) Close() error { return s.stop(false) }
 
+// stopWait bounds the last close, which has 4 MiB or a few times that to write.
+const stopWait = time.Minute
+
 // Crash stops the store as kill -9 would: what was not committed is lost, and
 // its done is never called. It is for tests.
 func (s *Store) Crash() { _ = s.stop(true) }
@@ -220,30 +224,33 @@ func (s *Store) stop(crash bool) error {
 	<-s.stopped
 	s.stopTeller()
 	s.stopKeeper()
-	s.engMu.Lock()
-	defer s.engMu.Unlock()
 	err := s.closeErr
 	if !crash {
 		if markErr := s.marks.write(); markErr != nil {
 			s.o.Logger.Warn("storage: the marks beside the store were not written", "error", markErr)
 		}
 	}
-	if s.eng != nil {
-		if s.pillow != nil {
-			need, full := s.pillow.toClose()
-			if full == nil {
-				full = s.pillow.makeWay(need)
-			}
-			if full != nil {
-				// A close would try for ever, or be the end of the process. What
-				// was committed is in the log, and the next opening reads it
-				// there.
-				s.eng = nil
-				return errors.Join(err, full)
-			}
+	if s.eng != nil && s.pillow != nil {
+		need, full := s.pillow.toClose()
+		if full == nil {
+			full = s.pillow.makeWay(need)
 		}
-		err = errors.Join(err, s.eng.close())
-		s.eng = nil
+		if full != nil {
+			// A close would try for ever, or be the end of the process. What
+			// was committed is in the log, and the next opening reads it
+			// there.
+			s.engMu.Lock()
+			s.eng = nil
+			s.engMu.Unlock()
+			return errors.Join(err, full)
+		}
 	}
-	return err
+	wait := stopWait
+	switch {
+	case s.closing != nil:
+		wait = 0 // it was waited for
+	case s.closeErr != nil:
+		wait = closeWait
+	}
+	return errors.Join(err, s.closeEngine(wait))
 }

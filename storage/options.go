@@ -19,6 +19,14 @@ type Options struct {
 	// is 500 ms by default.
 	Sync       Sync
 	SpillAfter time.Duration
+	// Volatile is for a store on which nothing is safe (OpenMemory): the done of
+	// a publication of QoS 1 comes when all of its destinations have acknowledged
+	// it, that of all others that should be on disk never says that they are safe.
+	// A store on disk does the same while commits fail, with QoS 0 and 1.
+	Volatile bool
+	// GiveUpAfter is how long a publication waits that way: default 20 s. Its done
+	// then says so, and it is taken back as far as nobody has it.
+	GiveUpAfter time.Duration
 	// MaxPending is how many bytes may wait for a commit at once: default 8 MiB.
 	// Publish answers holdfast.ErrFull beyond it.
 	MaxPending int
@@ -95,6 +103,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.SpillAfter <= 0 {
 		o.SpillAfter = 500 * time.Millisecond
+	}
+	if o.Volatile {
+		o.Sync = Always // whatever is written is so in memory
+	}
+	if o.GiveUpAfter <= 0 {
+		o.GiveUpAfter = 20 * time.Second
 	}
 	if o.AckDelay <= 0 {
 		o.AckDelay = 100 * time.Millisecond

@@ -3,7 +3,6 @@ package storage
 import (
 	"encoding/binary"
 	"fmt"
-	"time"
 
 	"holdfast"
 )
@@ -82,11 +81,11 @@ func (s *Store) Publish(p *holdfast.Publication, appends []Append, done func(err
 		s.mu.Unlock()
 		return err
 	}
-	var u *afloat // nil: it is written now
-	if s.mayWaitLocked(p, appends) {
-		u = &afloat{done: done, bytes: total, since: time.Now(), places: make([]place, 0, len(p.Sessions)+len(appends))}
-	} else {
+	u := s.afloatLocked(p, appends, total, done) // nil: it is written now
+	if u == nil {
 		s.spillForLocked(p, appends)
+	}
+	if u == nil || s.o.Volatile {
 		s.roomLocked(total)
 	}
 	for i := range p.Sessions {
@@ -114,12 +113,20 @@ func (s *Store) Publish(p *holdfast.Publication, appends []Append, done func(err
 	if p.WillOf != "" {
 		s.addLocked(op{key: hashedKey(keyWill, p.WillOf)})
 	}
-	if u != nil {
-		s.queueUpLocked(u)
-	} else {
+	switch {
+	case u == nil:
 		s.waitLocked(done, total)
+	case s.o.Volatile:
+		s.queueUpLocked(u)
+		s.waitLocked(func(error) {}, 0) // it is counted where it is waited for
+	default:
+		s.queueUpLocked(u)
 	}
+	free := u != nil && u.free
 	s.mu.Unlock()
+	if free {
+		done(nil)
+	}
 	for _, f := range wakes {
 		f()
 	}
@@ -148,7 +155,8 @@ func (s *Store) enqueueLocked(q *Queue, it newItem, bound int, u *afloat, wakes 
 	keep := q.fitsLocked(1, size) || !it.spare && q.o.WhenFull != Refuse && q.makeRoomLocked(it.lane, size, it.qos0)
 	// From here on everything goes into one transaction: no crash separates a
 	// message from its count.
-	if u == nil {
+	written := u == nil || s.o.Volatile
+	if written {
 		s.touchLocked(q, bound+128)
 	} else {
 		s.dirtyLocked(q)
@@ -160,9 +168,13 @@ func (s *Store) enqueueLocked(q *Queue, it newItem, bound int, u *afloat, wakes 
 		return wakes
 	}
 	l := q.lanes[it.lane]
-	if u == nil {
+	switch {
+	case u == nil:
 		l.appendLocked(r.id, &it)
-	} else {
+	case written:
+		l.appendLocked(r.id, &it)
+		l.trackLocked(u, r.id)
+	default:
 		l.waitLocked(u, r.id, &it, s.age.now())
 	}
 	s.trimLocked(l)

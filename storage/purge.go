@@ -95,6 +95,9 @@ func (q *Queue) purgeView(v *view, before time.Time, p *Purged) error {
 		}
 		_, _ = l.outLocked(e.pos) // it may have been released
 		l.settleLocked(e.pos, e.size)
+		if p := l.afloat[e.pos]; p != nil {
+			s.landLocked(p, nil)
+		}
 		q.routes[e.route].drop(reasonPurged)
 		q.routes[e.route].unsaved = true
 		p.Dropped++

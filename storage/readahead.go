@@ -70,6 +70,7 @@ func (q *Queue) installLocked(l *lane, f found) (wakes []func()) {
 			continue
 		}
 		e.again = e.pos < l.opened
+		e.place = l.afloat[e.pos]
 		newest = max(newest, e.at)
 		if int(e.route) >= len(q.routes) {
 			e.route = 0 // its row is damaged or missing

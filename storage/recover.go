@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -18,6 +19,7 @@ func (s *Store) fail(err error, txns []*txn) {
 	s.mu.Lock()
 	s.failed = err
 	s.stats.Failures++
+	s.watchLocked()
 	all := append(append(slices.Clone(txns), s.sealed...), s.cur)
 	s.sealed, s.cur = nil, &txn{}
 	for i, t := range all {
@@ -80,25 +82,25 @@ func (s *Store) recover() {
 
 // reopen replaces the engine; readers wait meanwhile.
 func (s *Store) reopen() error {
+	if s.closing == nil && s.eng != nil && s.pillow != nil {
+		need, err := s.pillow.toClose()
+		if err == nil {
+			err = s.pillow.makeWay(need + newStoreBytes)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// A close that fails may leave rows in the log only; the opening replays them
+	// into a table, or does without: nobody was told.
+	if err := s.closeEngine(closeWait); errors.Is(err, errClosing) {
+		s.o.Logger.Error("storage: reopen", "error", err)
+		return err
+	} else if err != nil {
+		s.o.Logger.Warn("storage: close after a failed commit", "error", err)
+	}
 	s.engMu.Lock()
 	defer s.engMu.Unlock()
-	if s.eng != nil {
-		if s.pillow != nil {
-			need, err := s.pillow.toClose()
-			if err == nil {
-				err = s.pillow.makeWay(need + newStoreBytes)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		// A close that fails may leave rows in the log only; the opening
-		// replays them into a table, or does without: nobody was told.
-		if err := s.eng.close(); err != nil {
-			s.o.Logger.Warn("storage: close after a failed commit", "error", err)
-		}
-		s.eng = nil
-	}
 	var mended repairs
 	eng, err := s.o.engine(&mended)
 	s.mu.Lock()
@@ -111,6 +113,38 @@ func (s *Store) reopen() error {
 	}
 	s.eng = eng
 	return nil
+}
+
+// closeWait bounds how long a close is waited for at once. Badger tries for ever
+// to write its memtables, and a card that has died never takes them.
+const closeWait = 5 * time.Second
+
+var errClosing = errors.New("storage: the disk does not take what is in memory, and the store cannot be closed")
+
+// closeEngine closes the engine, or goes on waiting for that: until it has
+// happened nobody may open the folder anew. It is called by the committer, and
+// when that has ended.
+func (s *Store) closeEngine(most time.Duration) error {
+	s.engMu.Lock()
+	if eng := s.eng; eng != nil {
+		s.eng = nil
+		closing := make(chan error, 1)
+		s.closing = closing
+		go func() { closing <- eng.close() }() // ends with the process if the disk never comes back
+	}
+	s.engMu.Unlock()
+	if s.closing == nil {
+		return nil
+	}
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case err := <-s.closing:
+		s.closing = nil
+		return err
+	case <-timer.C:
+		return errClosing
+	}
 }
 
 // resume writes the progress that the failed commits had, takes back the rows
@@ -152,6 +186,9 @@ func (s *Store) resume() bool {
 	var wakes []func()
 	s.mu.Lock()
 	s.failed = nil
+	s.keepBooksLocked()
+	s.spillLocked() // what came meanwhile
+	s.lazyLocked()
 	s.stats.Reopened++
 	for _, q := range s.byID {
 		wakes = q.wakeLocked(wakes)

@@ -10,7 +10,7 @@ import (
 // retainLocked stores m as the retained message of its topic, or removes that
 // of the topic if the payload is empty (MQTT 5, 3.3.1.3).
 func (s *Store) retainLocked(m *holdfast.Message) {
-	if s.o.Sync == Spill && m.QoS == 0 {
+	if (s.o.Sync == Spill || s.failed != nil) && m.QoS == 0 {
 		s.retainLaterLocked(m)
 		return
 	}

@@ -44,8 +44,12 @@ func (q *Queue) settle(id holdfast.ItemID, extra int, book func(e entry, r *rout
 	}
 	book(e, r)
 	r.unsaved = true
-	if ram {
-		s.landLocked(e.place)
+	if e.place.afloat() {
+		var err error
+		if extra > 0 && s.unsafeLocked() {
+			err = errUnsafe // what book has written is not safe either
+		}
+		s.landLocked(e.place, err)
 	}
 	q.forgetReleasedLocked(l, e.pos)
 	if paused && !l.pausedLocked() {
@@ -105,7 +109,7 @@ func (q *Queue) Release(ids ...holdfast.ItemID) {
 			continue
 		}
 		delete(l.out, id.Position())
-		if !e.void {
+		if !e.void && !s.givenLocked(&e) {
 			l.redoLocked(e)
 		}
 	}

@@ -43,9 +43,15 @@ const (
 type afloat struct {
 	places []place
 	open   int // places that are not settled
-	done   func(error)
-	bytes  int
-	since  time.Time
+	// done is nil if nobody waits for it: it was QoS 0, or given up.
+	done  func(error)
+	err   error // what done will be told
+	bytes int
+	since time.Time
+	// never: no acknowledgement makes it safe (unsafe.go). given: it was given up,
+	// and is in the hands of those who send it.
+	never, given bool
+	free         bool // QoS 0: it is done as soon as it was taken
 
 	prev, next *afloat
 }
@@ -58,11 +64,17 @@ type place struct {
 	size  uint32
 	route uint32
 	at    int64
+	// written: it has its row, and is waited for nonetheless: the store is
+	// volatile.
+	written bool
 	newItem
 }
 
+// afloat reports whether somebody waits for the end of p.
+func (p *place) afloat() bool { return p != nil && p.of != nil }
+
 // ram reports whether the message is in memory only.
-func (p *place) ram() bool { return p != nil && p.of != nil }
+func (p *place) ram() bool { return p.afloat() && !p.written }
 
 // waits are the publications that wait, oldest first. It is guarded by Store.mu.
 type waits struct {
@@ -77,23 +89,41 @@ type waits struct {
 	retainedBytes int
 }
 
-// mayWaitLocked reports whether p is one that may wait in memory, and whether
-// all who are to get it are likely to acknowledge it soon.
-func (s *Store) mayWaitLocked(p *holdfast.Publication, appends []Append) bool {
+// needsNoDisk reports whether p is one that is safe when all who are to get it
+// have acknowledged it.
+func needsNoDisk(p *holdfast.Publication, appends []Append) bool {
 	m := p.Msg
-	if s.o.Sync != Spill || m.QoS > 1 || m.Retain && m.QoS > 0 || p.Inbound != nil || p.WillOf != "" {
+	if m.QoS > 1 || m.Retain && m.QoS > 0 || p.Inbound != nil || p.WillOf != "" {
 		return false
 	}
 	for i := range p.Sessions {
-		q := s.sessions[p.Sessions[i].ClientID]
-		if q == nil || p.Sessions[i].QoS > 1 || !q.promptLocked() {
+		if p.Sessions[i].QoS > 1 {
 			return false
 		}
 	}
 	for i := range appends {
 		// Nobody acknowledges QoS 0: that it was written to a link is less than
 		// the publisher of a message with QoS 1 is promised.
-		if appends[i].Msg.QoS > 1 || appends[i].Msg.QoS < m.QoS || !appends[i].Queue.promptLocked() {
+		if appends[i].Msg.QoS > 1 || appends[i].Msg.QoS < m.QoS {
+			return false
+		}
+	}
+	return true
+}
+
+// mayWaitLocked reports whether p may wait in memory in spill mode: all who are
+// to get it are likely to acknowledge it soon.
+func (s *Store) mayWaitLocked(p *holdfast.Publication, appends []Append) bool {
+	if s.o.Sync != Spill || !needsNoDisk(p, appends) {
+		return false
+	}
+	for i := range p.Sessions {
+		if q := s.sessions[p.Sessions[i].ClientID]; q == nil || !q.promptLocked() {
+			return false
+		}
+	}
+	for i := range appends {
+		if !appends[i].Queue.promptLocked() {
 			return false
 		}
 	}
@@ -158,9 +188,11 @@ func (l *lane) waitLocked(u *afloat, route uint32, it *newItem, at int64) {
 // leaveLocked takes p from what its lane has in memory only.
 func (p *place) leaveLocked() {
 	l := p.lane
-	l.waiting--
-	l.waitingBytes -= int64(p.size)
-	if int(p.route) < len(l.q.routes) {
+	if p.written {
+		delete(l.afloat, p.pos)
+	} else {
+		l.waiting--
+		l.waitingBytes -= int64(p.size)
 		l.q.routes[p.route].waiting--
 	}
 	p.of.open--
@@ -168,13 +200,22 @@ func (p *place) leaveLocked() {
 }
 
 // landLocked is the end of p without the disk. The last of its publication has
-// the publisher told.
-func (s *Store) landLocked(p *place) {
+// the publisher told; err is why that is not good news, or nil.
+func (s *Store) landLocked(p *place, err error) {
 	u := p.of
 	p.leaveLocked()
-	if u.open > 0 {
-		return
+	if u.err == nil {
+		u.err = err
 	}
+	if u.open == 0 && !u.never {
+		s.unlinkLocked(u)
+		s.stats.Direct++
+		s.tellLocked(u.done, u.err)
+	}
+}
+
+// unlinkLocked takes u from those that wait.
+func (s *Store) unlinkLocked(u *afloat) {
 	w := &s.waits
 	if u.prev != nil {
 		u.prev.next = u.next
@@ -189,8 +230,6 @@ func (s *Store) landLocked(p *place) {
 	u.prev, u.next = nil, nil
 	w.bytes -= u.bytes
 	s.pending -= u.bytes
-	s.stats.Direct++
-	s.tellLocked(u.done)
 }
 
 // desertLocked ends what waits for q, which is removed: nobody is to get it
@@ -199,8 +238,8 @@ func (s *Store) desertLocked(q *Queue) {
 	for u := s.waits.first; u != nil; {
 		next := u.next // landLocked may take u out
 		for i := range u.places {
-			if p := &u.places[i]; p.ram() && p.lane.q == q {
-				s.landLocked(p)
+			if p := &u.places[i]; p.afloat() && p.lane.q == q {
+				s.landLocked(p, nil)
 			}
 		}
 		u = next
@@ -210,8 +249,8 @@ func (s *Store) desertLocked(q *Queue) {
 // queueUpLocked has the committer look after u, whose places are taken.
 func (s *Store) queueUpLocked(u *afloat) {
 	s.activity++
-	if u.open == 0 { // by the rules of full queues nothing of it is kept
-		s.tellLocked(u.done)
+	if u.open == 0 && !u.never { // by the rules of full queues nothing of it is kept
+		s.tellLocked(u.done, nil)
 		return
 	}
 	w := &s.waits
@@ -224,6 +263,7 @@ func (s *Store) queueUpLocked(u *afloat) {
 	w.last = u
 	w.bytes += u.bytes
 	s.pending += u.bytes
+	s.watchLocked()
 	if w.bytes >= s.o.MaxPending/2 {
 		s.spillLocked()
 	}
@@ -232,7 +272,7 @@ func (s *Store) queueUpLocked(u *afloat) {
 // spillLocked gives everything that waits to the open transaction, oldest first.
 func (s *Store) spillLocked() {
 	w := &s.waits
-	if w.first == nil {
+	if w.first == nil || s.unsafeLocked() {
 		return
 	}
 	now := time.Now()
@@ -249,7 +289,9 @@ func (s *Store) spillLocked() {
 			}
 			s.writePlaceLocked(p)
 		}
-		s.cur.dones = append(s.cur.dones, u.done)
+		if u.done != nil {
+			s.cur.dones = append(s.cur.dones, u.done)
+		}
 		s.cur.messages++
 		s.cur.pending += u.bytes
 		next := u.next
@@ -366,7 +408,7 @@ func (s *Store) writeRetainedLocked() {
 // waitsDueLocked is what has to be done for what waits, or when.
 func (s *Store) waitsDueLocked(now time.Time, soonest func(time.Time)) (due func()) {
 	w := &s.waits
-	if w.first != nil {
+	if w.first != nil && !s.o.Volatile {
 		at := w.first.since.Add(s.o.SpillAfter)
 		if !now.Before(at) {
 			return s.spillDue

@@ -1,33 +1,50 @@
 package storage
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
-// teller is the goroutine that calls the done of what went without the disk.
+// teller is the goroutine that calls the done of what went without the disk, and
+// gives up what waited too long for that.
 // It is none of those who acknowledge, which hold locks of their own, and not
 // the committer, which may hang in a sync of a dying card.
 type teller struct {
 	wake chan struct{} // one token
 	stop chan struct{}
 	done sync.WaitGroup
-	// told are those to be called. Guarded by Store.mu.
-	told []func(error)
+	// told are those to be called, armed says that the time when the next
+	// publication is given up is known. Guarded by Store.mu.
+	told  []told
+	armed bool
+}
+
+type told struct {
+	done func(error)
+	err  error
 }
 
 func (s *Store) startTeller() {
 	t := &s.teller
 	t.wake, t.stop = make(chan struct{}, 1), make(chan struct{})
-	if s.o.Sync == Always {
-		return
-	}
 	t.done.Go(func() {
+		timer := time.NewTimer(time.Hour)
+		defer timer.Stop()
 		for {
 			select {
 			case <-t.wake:
-				s.tell()
+			case <-timer.C:
+				s.mu.Lock()
+				t.armed = false
+				s.mu.Unlock()
 			case <-t.stop:
 				s.tell()
 				return
 			}
+			if wait, ok := s.giveUpDue(); ok {
+				timer.Reset(wait)
+			}
+			s.tell()
 		}
 	})
 }
@@ -38,23 +55,29 @@ func (s *Store) stopTeller() {
 	s.teller.done.Wait()
 }
 
-func (s *Store) tellLocked(done func(error)) {
-	s.teller.told = append(s.teller.told, done)
+func (s *Store) tellLocked(done func(error), err error) {
+	if done != nil {
+		s.teller.told = append(s.teller.told, told{done, err})
+		s.teller.poke()
+	}
+}
+
+func (t *teller) poke() {
 	select {
-	case s.teller.wake <- struct{}{}:
+	case t.wake <- struct{}{}:
 	default:
 	}
 }
 
 func (s *Store) tell() {
 	s.mu.Lock()
-	told := s.teller.told
+	list := s.teller.told
 	s.teller.told = nil
 	if s.crashed {
-		told = nil // kill -9 tells nobody
+		list = nil // kill -9 tells nobody
 	}
 	s.mu.Unlock()
-	for _, done := range told {
-		done(nil)
+	for _, t := range list {
+		t.done(t.err)
 	}
 }

@@ -18,10 +18,10 @@ func warnings(st gateway.Status) (list []string) {
 	warn := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	s := st.Storage
 	if s.Mode == "memory" {
-		warn("the store is in memory, and QoS 1 and 2 are not acknowledged where they should be on disk: %s", s.Reason)
+		warn("the store is in memory: QoS 1 is acknowledged when those who are to get it have it, QoS 2 and retained messages are not acknowledged: %s", s.Reason)
 	}
 	if s.Failed != "" {
-		warn("nothing is stored, and no QoS 1 or 2 message is acknowledged: %s; check the disk", s.Failed)
+		warn("nothing is stored: QoS 1 is acknowledged when those who are to get it have it, all else is refused: %s; check the disk", s.Failed)
 	}
 	if what := map[string]string{
 		"low":   "the queues are as good as full",

@@ -12,8 +12,6 @@ import (
 type sink struct {
 	store   *storage.Store
 	bridges []*bridgePart
-	// volatile: nothing is on disk, and what should be is not acknowledged.
-	volatile bool
 }
 
 func (s *sink) Accept(p *holdfast.Publication, done func(error)) error {
@@ -24,9 +22,6 @@ func (s *sink) Accept(p *holdfast.Publication, done func(error)) error {
 			continue
 		}
 		appends = append(appends, storage.Append{Queue: b.queue, Lane: lane, Route: route, Msg: out})
-	}
-	if s.volatile {
-		done = withhold(p, len(appends), done)
 	}
 	return s.store.Publish(p, appends, done)
 }

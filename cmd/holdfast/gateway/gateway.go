@@ -105,7 +105,7 @@ func (g *Gateway) start() error {
 	}
 	var err error
 	g.broker, err = edge.NewServer(edge.Options{
-		Sink:   &sink{store: g.store, bridges: g.bridges, volatile: g.volatile != nil},
+		Sink:   &sink{store: g.store, bridges: g.bridges},
 		Store:  sessionStore{g.store},
 		Access: edge.Anonymous(g.cfg.Access.Anonymous),
 		Logger: g.log.With("part", "broker"),

@@ -31,7 +31,8 @@ func TestAGatewayWithoutADiskRunsAndTells(t *testing.T) {
 	if st := g.storage(); st.Mode != "memory" || !strings.Contains(st.Reason, "restart the gateway") || !errors.Is(g.volatile, storage.ErrUnwritable) {
 		t.Fatalf("%+v", st)
 	}
-	s := &sink{store: g.store, volatile: true}
+	s := &sink{store: g.store}
+	var acked chan error // of the message that its subscriber will acknowledge
 	for _, c := range []struct {
 		name  string
 		p     holdfast.Publication
@@ -43,6 +44,9 @@ func TestAGatewayWithoutADiskRunsAndTells(t *testing.T) {
 		{"retained", holdfast.Publication{Msg: &holdfast.Message{Topic: "t", QoS: 1, Retain: true}}, false},
 	} {
 		done := make(chan error, 1)
+		if c.p.Msg.QoS == 1 && len(c.p.Sessions) > 0 {
+			acked = done
+		}
 		stored := make(chan error, 1)
 		if err := s.Accept(&c.p, func(err error) { done <- err }); err != nil {
 			t.Fatal(err)
@@ -66,5 +70,12 @@ func TestAGatewayWithoutADiskRunsAndTells(t *testing.T) {
 	q, err := g.store.SessionQueue("c")
 	if err != nil || q.Len() != 2 {
 		t.Fatalf("what is not acknowledged is delivered nonetheless: %d, %v", q.Len(), err)
+	}
+	for q.Len() > 0 {
+		it, _, _ := q.TryNext()
+		q.Ack(it.ID)
+	}
+	if err := <-acked; err != nil {
+		t.Fatalf("its subscriber has acknowledged it: %v", err)
 	}
 }
