@@ -157,6 +157,14 @@ func whoAnswers(sample []byte) (what, try string) {
 
 // reset does what the ladder has come to, once in a life.
 func (m *Modem) reset(ctx context.Context, l *link, step string) error {
+	if turn := m.o.ResetTurn; turn != nil {
+		select {
+		case <-turn:
+			defer func() { turn <- struct{}{} }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	l.reset = true
 	m.resets++
 	m.log.Warn("resetting the module", "step", step)

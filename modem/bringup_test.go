@@ -439,3 +439,24 @@ func FuzzParseClock(f *testing.F) {
 		}
 	})
 }
+
+func TestModulesAreResetOneAfterTheOther(t *testing.T) {
+	turn := make(chan struct{}, 1) // taken by another modem
+	f := registered(t)
+	f.on("AT+ECMTOPEN", ok)
+	withModem(t, f, Options{ResetTurn: turn}, func(t *testing.T, m *Modem) {
+		try(t, m, 10*time.Minute)
+		time.Sleep(10 * time.Minute)
+		if n := m.Status().Counters.Resets; n != 0 {
+			t.Errorf("%d resets while another module is reset", n)
+		}
+		turn <- struct{}{}
+		time.Sleep(10 * time.Minute)
+		if n := m.Status().Counters.Resets; n != 1 {
+			t.Errorf("%d resets after it", n)
+		}
+		if len(turn) != 1 {
+			t.Error("the turn was not given back")
+		}
+	})
+}

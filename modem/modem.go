@@ -61,6 +61,10 @@ type Options struct {
 	// PowerCycle, if not nil, is the last step of recovery: it cuts the
 	// module's power and gives it back.
 	PowerCycle func(ctx context.Context) error
+	// ResetTurn, if not nil, is a token of one that all modems of a gateway share:
+	// who resets its module holds it meanwhile, so that there is always one that
+	// is left alone.
+	ResetTurn chan struct{}
 
 	Timing Timing
 }

@@ -14,8 +14,12 @@ import (
 
 // makeModems makes every modem of the configuration.
 func (g *Gateway) makeModems() error {
+	turn := make(chan struct{}, 1) // to reset a module
+	turn <- struct{}{}
 	for _, c := range g.cfg.Modems {
-		m, err := modem.New(modemOptions(c, g.cfg.Gateway.DataDir, g.log))
+		o := modemOptions(c, g.cfg.Gateway.DataDir, g.log)
+		o.ResetTurn = turn
+		m, err := modem.New(o)
 		if err != nil {
 			return fmt.Errorf("modem %s: %w", c.Name, err)
 		}
