@@ -60,6 +60,15 @@ patch_ristretto() {
 			_ = fd.Close()
 			_ = os.Remove(filename)
 '
+	change z/file.go \
+		'		return nil, errors.Join(err, fmt.Errorf("while mmapping %s with size: %d", fd.Name(), fileSize))
+' \
+		'		_ = fd.Close()
+		if rerr == NewFile {
+			_ = os.Remove(filename)
+		}
+		return nil, errors.Join(err, fmt.Errorf("while mmapping %s with size: %d", filename, fileSize))
+'
 	change z/mmap_linux.go \
 		'// msync writes any modified data to persistent storage.
 ' \
@@ -274,7 +283,7 @@ func (t *Throttle) keep(err error) {
 		'	if err := applyChangeSet(&mf.manifest, &changes, opt); err != nil {
 		return err
 	}
-	// Rewrite manifest if' \
+' \
 		'	end, err := mf.fp.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return err
@@ -300,7 +309,97 @@ func (t *Throttle) keep(err error) {
 	if err := applyChangeSet(&mf.manifest, &changes, opt); err != nil {
 		return err
 	}
-	// Rewrite manifest if'
+'
+	# Each change is appended and safe before the MANIFEST is made smaller: if that
+	# fails, the one that is there is as good. The old file stays open until the
+	# new one is in its place.
+	change manifest.go \
+		'		if err := mf.rewrite(); err != nil {
+			return err
+		}
+	} else {
+		var lenCrcBuf [8]byte
+		binary.BigEndian.PutUint32(lenCrcBuf[0:4], uint32(len(buf)))
+		binary.BigEndian.PutUint32(lenCrcBuf[4:8], crc32.Checksum(buf, y.CastagnoliCrcTable))
+		buf = append(lenCrcBuf[:], buf...)
+		if _, err := mf.fp.Write(buf); err != nil {
+			return err
+		}
+	}
+
+	return syncFunc(mf.fp)
+' \
+		'		defer func() {
+			if rerr == nil {
+				if err := mf.rewrite(); err != nil {
+					opt.Warningf("While rewriting the MANIFEST: %v", err)
+				}
+			}
+		}()
+	}
+	var lenCrcBuf [8]byte
+	binary.BigEndian.PutUint32(lenCrcBuf[0:4], uint32(len(buf)))
+	binary.BigEndian.PutUint32(lenCrcBuf[4:8], crc32.Checksum(buf, y.CastagnoliCrcTable))
+	buf = append(lenCrcBuf[:], buf...)
+	if _, err := mf.fp.Write(buf); err != nil {
+		return err
+	}
+
+	return syncFunc(mf.fp)
+'
+	change manifest.go \
+		'	// In Windows the files should be closed before doing a Rename.
+	if err := mf.fp.Close(); err != nil {
+		return err
+	}
+	fp, netCreations, err := helpRewrite(mf.directory, &mf.manifest, mf.externalMagic)
+	if err != nil {
+		return err
+	}
+' \
+		'	fp, netCreations, err := helpRewrite(mf.directory, &mf.manifest, mf.externalMagic)
+	if fp == nil {
+		return err
+	}
+	_ = mf.fp.Close()
+'
+	change manifest.go \
+		'	// In Windows the files should be closed before doing a Rename.
+	if err = fp.Close(); err != nil {
+		return nil, 0, err
+	}
+	manifestPath := filepath.Join(dir, ManifestFilename)
+	if err := os.Rename(rewritePath, manifestPath); err != nil {
+		return nil, 0, err
+	}
+	fp, err = y.OpenExistingFile(manifestPath, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	if _, err := fp.Seek(0, io.SeekEnd); err != nil {
+		fp.Close()
+		return nil, 0, err
+	}
+	if err := syncDir(dir); err != nil {
+		fp.Close()
+		return nil, 0, err
+	}
+
+	return fp, netCreations, nil
+' \
+		'	manifestPath := filepath.Join(dir, ManifestFilename)
+	if err := os.Rename(rewritePath, manifestPath); err != nil {
+		fp.Close()
+		return nil, 0, err
+	}
+	// What the folder says after a crash is one or the other, and each has all
+	// changes until now; those to come are in the new one, which fp is.
+	if err := syncDir(dir); err != nil {
+		return fp, netCreations, err
+	}
+
+	return fp, netCreations, nil
+'
 }
 
 # GOFLAGS may name the very file that is to be made.
