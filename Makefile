@@ -84,6 +84,7 @@ format: ## Say which files gofmt would change
 .PHONY: vet
 vet: modules ## go vet and staticcheck
 	$(GO) vet ./...
+	$(GO) vet -tags pack ./cmd/holdfast
 	$(STATICCHECK) ./...
 
 .PHONY: imports
