@@ -441,10 +441,19 @@ func FuzzParseClock(f *testing.F) {
 }
 
 func TestModulesAreResetOneAfterTheOther(t *testing.T) {
-	turn := make(chan struct{}, 1) // taken by another modem
 	f := registered(t)
 	f.on("AT+ECMTOPEN", ok)
-	withModem(t, f, Options{ResetTurn: turn}, func(t *testing.T, m *Modem) {
+	synctest.Test(t, func(t *testing.T) {
+		f.t = t
+		// Made in the bubble, or its clock would stand still.
+		turn := make(chan struct{}, 1) // taken by another modem
+		m, err := New(Options{Name: "lte", Open: f.open, ResetTurn: turn})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
 		try(t, m, 10*time.Minute)
 		time.Sleep(10 * time.Minute)
 		if n := m.Status().Counters.Resets; n != 0 {
@@ -458,5 +467,10 @@ func TestModulesAreResetOneAfterTheOther(t *testing.T) {
 		if len(turn) != 1 {
 			t.Error("the turn was not given back")
 		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
 	})
 }
