@@ -206,9 +206,9 @@ func (l *lane) settleSpanLocked(from, to uint64, bytes int64) (n uint64) {
 	if n < span {
 		bytes = bytes / int64(span) * int64(n)
 	}
-	l.bytes -= bytes
+	l.addBytes(-bytes)
 	if l.depth() == 0 || l.bytes < 0 {
-		l.bytes = 0
+		l.addBytes(-l.bytes)
 	}
 	l.unsaved = true
 	l.q.s.sweepable[l] = struct{}{}

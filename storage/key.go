@@ -61,6 +61,8 @@ func inboundKey(queue uint32, id uint16) []byte {
 	return binary.BigEndian.AppendUint16(metaKey(queue, metaInbound), id)
 }
 
+func isInboundKey(k []byte) bool { return len(k) == 8 && k[0] == keyMeta && k[5] == metaInbound }
+
 func releasedKey(queue uint32, pos uint64) []byte {
 	return binary.BigEndian.AppendUint64(metaKey(queue, metaReleased), pos)
 }

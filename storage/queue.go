@@ -138,6 +138,7 @@ func (s *Store) removeLocked(q *Queue, wakes []func()) []func() {
 	s.addLocked(op{key: queueKey(keyRemoved, q.id), value: []byte{1}, own: true})
 	q.removed = true
 	s.desertLocked(q)
+	delete(s.waits.dirty, q)
 	wakes = q.wakeLocked(wakes)
 	for _, l := range q.lanes {
 		for len(l.tail) > 0 {

@@ -22,6 +22,21 @@ func (s *Store) fail(err error, txns []*txn) {
 	s.watchLocked()
 	all := append(append(slices.Clone(txns), s.sealed...), s.cur)
 	s.sealed, s.cur = nil, &txn{}
+	dones = s.undoLocked(all)
+	s.mu.Unlock()
+	for _, done := range dones {
+		done(err)
+	}
+	for _, f := range wakes {
+		f()
+	}
+	s.recover()
+}
+
+// undoLocked takes back what transactions had that were not committed, the first
+// of which the engine may have seen, and keeps their progress for the next one.
+// It returns whom to tell.
+func (s *Store) undoLocked(all []*txn) (dones []func(error)) {
 	for i, t := range all {
 		dones = append(dones, t.dones...)
 		s.pending -= t.pending
@@ -36,6 +51,11 @@ func (s *Store) fail(err error, txns []*txn) {
 			if o.own {
 				s.addLocked(o)
 			}
+			if i == 0 && o.value != nil && isInboundKey(o.key) {
+				// Its client sends the message again, which must not count as one
+				// that is stored.
+				s.addLocked(op{key: o.key, own: true})
+			}
 		}
 	}
 	for _, t := range all {
@@ -45,20 +65,20 @@ func (s *Store) fail(err error, txns []*txn) {
 			s.touchLocked(q, 0)
 		}
 	}
-	s.mu.Unlock()
-	for _, done := range dones {
-		done(err)
-	}
-	for _, f := range wakes {
-		f()
-	}
-	s.recover()
+	return dones
 }
 
 // recover closes and opens the engine until it takes a commit again.
 func (s *Store) recover() {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
 		if s.reopen() == nil && s.resume() {
+			return
+		}
+		s.mu.Lock()
+		stop := s.closed || s.crashed
+		s.mu.Unlock()
+		if stop {
+			s.wakeCommitter()
 			return
 		}
 		timer := time.NewTimer(wait)
@@ -164,21 +184,11 @@ func (s *Store) resume() bool {
 			// Nothing but own progress is in these, so that it is collected anew.
 			rest := append(append(slices.Clone(txns[i:]), s.sealed...), s.cur)
 			s.sealed, s.cur = nil, &txn{}
-			for _, t := range rest {
-				for _, o := range t.ops {
-					if o.own {
-						s.addLocked(o)
-					}
-				}
-			}
-			for _, t := range rest {
-				for _, q := range t.touched {
-					q.touched = nil
-					q.unsavedLocked()
-					s.touchLocked(q, 0)
-				}
-			}
+			dones := s.undoLocked(rest)
 			s.mu.Unlock()
+			for _, done := range dones {
+				done(err)
+			}
 			s.o.Logger.Error("storage: commit after reopening", "error", err)
 			return false
 		}

@@ -15,15 +15,20 @@ func (s *Store) retainLocked(m *holdfast.Message) {
 		return
 	}
 	s.forgetRetainedLocked(m.Topic)
-	o := op{key: hashedKey(keyRetained, m.Topic)}
-	if len(m.Payload) > 0 {
-		note := ""
-		if m.Properties != nil && m.Properties.HasExpiry {
-			note = strconv.FormatInt(s.age.now(), 10)
-		}
-		o.value = encodeMessage(m, "", note)
+	s.addLocked(op{key: hashedKey(keyRetained, m.Topic), value: retainedValue(m, s.age.now())})
+}
+
+// retainedValue is the row of a retained message that came at that age of the
+// store; nil removes the row.
+func retainedValue(m *holdfast.Message, at int64) []byte {
+	if len(m.Payload) == 0 {
+		return nil
 	}
-	s.addLocked(o)
+	note := ""
+	if m.Properties != nil && m.Properties.HasExpiry {
+		note = strconv.FormatInt(at, 10)
+	}
+	return encodeMessage(m, "", note)
 }
 
 // Retained returns every stored retained message, in no order. One that cannot
@@ -53,6 +58,7 @@ func (s *Store) ForgetRetained(topics ...string) {
 		return // they are found again at the next start
 	}
 	for _, t := range topics {
+		s.forgetRetainedLocked(t)
 		s.addLocked(op{key: hashedKey(keyRetained, t)})
 	}
 	s.lazyLocked()

@@ -85,7 +85,7 @@ type waits struct {
 	// booksAt and retainAt are when these are due; zero if there are none.
 	booksAt, retainAt time.Time
 	// retained are values of QoS 0 by their keys.
-	retained      map[string]*holdfast.Message
+	retained      map[string]keptValue
 	retainedBytes int
 }
 
@@ -125,6 +125,11 @@ func (s *Store) mayWaitLocked(p *holdfast.Publication, appends []Append) bool {
 	for i := range appends {
 		if !appends[i].Queue.promptLocked() {
 			return false
+		}
+		for j := range appends[:i] { // where one may have to make room for the other
+			if appends[j].Queue == appends[i].Queue {
+				return false
+			}
 		}
 	}
 	return true
@@ -357,20 +362,26 @@ func (s *Store) keepBooksLocked() {
 	w.dirty, w.booksAt = nil, time.Time{}
 }
 
+// keptValue is a retained value that waits, and the age of the store when it came.
+type keptValue struct {
+	msg *holdfast.Message
+	at  int64
+}
+
 // retainLaterLocked keeps a retained value of QoS 0 for the next time that such
 // are written: the one that is there then counts.
 func (s *Store) retainLaterLocked(m *holdfast.Message) {
 	w := &s.waits
 	key := string(hashedKey(keyRetained, m.Topic))
 	if w.retained == nil {
-		w.retained = map[string]*holdfast.Message{}
+		w.retained = map[string]keptValue{}
 		w.retainAt = time.Now().Add(retainEvery)
 		s.wakeCommitter()
 	}
-	if old := w.retained[key]; old != nil {
-		w.retainedBytes -= old.Size()
+	if old, ok := w.retained[key]; ok {
+		w.retainedBytes -= old.msg.Size()
 	}
-	w.retained[key] = m
+	w.retained[key] = keptValue{m, s.age.now()}
 	w.retainedBytes += m.Size()
 	if w.retainedBytes >= retainMost {
 		w.retainAt = time.Now()
@@ -385,8 +396,8 @@ func (s *Store) forgetRetainedLocked(topic string) {
 		return
 	}
 	key := string(hashedKey(keyRetained, topic))
-	if old := s.waits.retained[key]; old != nil {
-		s.waits.retainedBytes -= old.Size()
+	if old, ok := s.waits.retained[key]; ok {
+		s.waits.retainedBytes -= old.msg.Size()
 		delete(s.waits.retained, key)
 	}
 }
@@ -395,12 +406,8 @@ func (s *Store) forgetRetainedLocked(topic string) {
 // that leaves the older ones, which QoS 0 allows.
 func (s *Store) writeRetainedLocked() {
 	w := &s.waits
-	for key, m := range w.retained {
-		o := op{key: []byte(key), own: true}
-		if len(m.Payload) > 0 {
-			o.value = encodeMessage(m, "", "")
-		}
-		s.addLocked(o)
+	for key, kept := range w.retained {
+		s.addLocked(op{key: []byte(key), value: retainedValue(kept.msg, kept.at), own: true})
 	}
 	w.retained, w.retainedBytes, w.retainAt = nil, 0, time.Time{}
 }
