@@ -98,11 +98,12 @@ func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allo
 		c.completeAck(c.reserveAck(ack, id), packet.Success)
 		return nil
 	}
-	entry := s.begin(id, p.QoS, c, c.reserveAck(ack, id))
+	slot := c.reserveAck(ack, id)
 	if c.receivesTooMuch() {
 		return &packet.Error{Code: packet.ReceiveMaximumExceeded,
 			Text: fmt.Sprintf("more than %d unacknowledged QoS 1 and 2 messages (limits.receive_maximum)", c.srv.limits.ReceiveMaximum)}
 	}
+	entry := s.begin(id, p.QoS, c, slot)
 	switch {
 	case allowed:
 	case c.version == packet.V5:

@@ -221,3 +221,22 @@ func TestInsidePublishersAreToldWhenTheirMessageIsSafe(t *testing.T) {
 		t.Fatalf("error %v, want ErrFull", err)
 	}
 }
+
+func TestAPublishOverTheReceiveMaximumLeavesNothingPending(t *testing.T) {
+	disk := newFakeDisk()
+	b := startBroker(t, disk, func(o *Options) { o.Limits.ReceiveMaximum = 2 })
+	c := b.connect("c", lasting(60))
+	disk.hold()
+	for id := uint16(1); id <= 3; id++ {
+		c.publish("t", "x", 1, id)
+	}
+	c.expectDisconnect(packet.ReceiveMaximumExceeded)
+	disk.letGo()
+	c = b.connect("c", lasting(60))
+	for id := uint16(1); id <= 3; id++ {
+		c.publish("t", "x", 1, id, dup)
+		c.expectAck(packet.PUBACK, id)
+	}
+	c.publish("t", "x", 1, 9)
+	c.expectAck(packet.PUBACK, 9)
+}
