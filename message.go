@@ -251,8 +251,14 @@ type SessionChange struct {
 	// the queue's Ack of the same position.
 	Released []uint64
 	// Append queues messages for this session: retained ones that a new
-	// subscription asks for. Each Message has the QoS and RETAIN to send.
+	// subscription asks for, or Moved ones. Each Message has the QoS and RETAIN
+	// to send.
 	Append []*Message
+	// Moved: those of Append come out of another queue, which keeps them until
+	// the change is done. All of them are stored, or the change fails with
+	// ErrFull: the session's own bounds have no room; or with ErrClosed: there
+	// is no such session.
+	Moved bool
 }
 
 // Counts is one line of the ledger: what became of the messages of one route

@@ -26,6 +26,7 @@ type fakeDisk struct {
 	queue  []func() // held commits
 	refuse error    // what Accept answers at once
 	fail   error    // what commits answer
+	full   bool     // no queue has room: copies of retained messages are left out
 }
 
 func newFakeDisk() *fakeDisk {
@@ -171,6 +172,9 @@ func (d *fakeDisk) Change(c *holdfast.SessionChange, done func(error)) {
 		delete(d.boxes, c.ClientID)
 	}
 	for _, m := range c.Append {
+		if d.full && !c.Moved {
+			continue // there is no room for what is only a copy
+		}
 		d.boxLocked(c.ClientID).push(m, true)
 	}
 	d.mu.Unlock()

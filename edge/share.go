@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast"
@@ -34,7 +35,7 @@ type member struct {
 const sharePrefix = "\x00share:"
 
 // shareWait is how long a message of a share's queue waits for members that all
-// have enough to do.
+// have enough to do, or refuse it.
 const shareWait = 50 * time.Millisecond
 
 func (sh *share) id() string { return sharePrefix + sh.filter }
@@ -196,22 +197,27 @@ func (s *Server) wakeShares() {
 
 // moveShares hands what shares have kept to members that connect, until Shutdown.
 func (s *Server) moveShares() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	s.wakeShares()
 	for {
 		select {
 		case <-s.quit:
 			return
 		case <-s.shareWake:
-		case <-timer.C:
 		}
 		again := false
 		for _, sh := range s.router.allShares() {
 			again = s.moveShare(sh) || again
 		}
-		if again {
-			timer.Reset(shareWait)
+		if !again {
+			continue
 		}
+		// What was refused has come back at once, and woke us.
+		select {
+		case <-s.quit:
+			return
+		case <-time.After(shareWait):
+		}
+		s.wakeShares()
 	}
 }
 
@@ -243,7 +249,8 @@ func (s *Server) moveShare(sh *share) (again bool) {
 // handOver gives one message of a share's queue to a member. It leaves the queue
 // when it is safe in that of the member, or when a member with a clean session
 // has acknowledged it; if that ends before, another one gets it. A crash between
-// the two queues leaves it in both: it may come twice then.
+// the two queues leaves it in both: it may come twice then. false tells that the
+// member did not take it.
 func (s *Server) handOver(m member, box Outbox, it holdfast.Item) bool {
 	d := m.destination()
 	qos := min(it.Msg.QoS, m.opts.qos)
@@ -253,11 +260,13 @@ func (s *Server) handOver(m member, box Outbox, it holdfast.Item) bool {
 		c.Received = time.Now() // from here what is left is counted again
 		msg = &c
 	}
+	var refused atomic.Bool
 	ended := func(delivered bool) {
 		if delivered {
 			box.Ack(it.ID)
 			return
 		}
+		refused.Store(true)
 		box.Release(it.ID)
 		s.wakeShares()
 	}
@@ -265,21 +274,19 @@ func (s *Server) handOver(m member, box Outbox, it holdfast.Item) bool {
 	switch {
 	case c == nil:
 		ended(false)
-		return false
 	case qos == 0:
 		s.deliverQoS0([]destination{d}, msg)
 		ended(true)
 	case m.sess.durable:
 		s.opts.Store.Change(&holdfast.SessionChange{ClientID: m.sess.clientID,
-			Append: []*holdfast.Message{msg.WithSubscriptionIDs(d.ids())}}, func(err error) { ended(err == nil) })
+			Append: []*holdfast.Message{msg.WithSubscriptionIDs(d.ids())}, Moved: true}, func(err error) { ended(err == nil) })
 	default:
 		own, ok := m.sess.outbox.(*memoryOutbox)
 		if !ok || !own.pushFor(msg.WithSubscriptionIDs(d.ids()), ended) {
 			ended(false)
-			return false
 		}
 	}
-	return true
+	return !refused.Load()
 }
 
 // checkShare tells what is wrong with the filter of a shared subscription.

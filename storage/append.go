@@ -15,6 +15,7 @@ type newItem struct {
 	retain bool
 	qos0   bool // published with QoS 0: it never costs a place of one that was not
 	spare  bool // it never costs a place: the copy of a retained message
+	moved  bool // it was admitted, and comes out of another queue: never dropped
 }
 
 // appendLocked adds it at the end of the lane and to the open transaction.

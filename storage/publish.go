@@ -152,7 +152,7 @@ func (s *Store) waitLocked(done func(error), bytes int) {
 func (s *Store) enqueueLocked(q *Queue, it newItem, bound int, u *afloat, wakes []func()) []func() {
 	r := q.routeLocked(it.route)
 	size := int64(it.msg.Size())
-	keep := q.fitsLocked(1, size) || !it.spare && q.o.WhenFull != Refuse && q.makeRoomLocked(it.lane, size, it.qos0)
+	keep := it.moved || q.fitsLocked(1, size) || !it.spare && q.o.WhenFull != Refuse && q.makeRoomLocked(it.lane, size, it.qos0)
 	// From here on everything goes into one transaction: no crash separates a
 	// message from its count.
 	written := u == nil || s.o.Volatile

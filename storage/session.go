@@ -151,7 +151,9 @@ func (l *lane) goneLocked(pos uint64) bool { return pos < l.low || pos >= l.next
 // Change applies c in one transaction. It does not wait for the disk; done is
 // called exactly once, with nil when all of c is there. Messages of c.Append
 // obey the bounds of the session's queue and take free places only: what was
-// promised to the session before them stays. A Reset makes a new queue: the old
+// promised to the session before them stays. With c.Moved they do not count
+// against the bound over all queues, since they leave another one, and are
+// refused rather than dropped (holdfast.ErrFull, ErrClosed). A Reset makes a new queue: the old
 // one answers holdfast.ErrClosed from then on.
 func (s *Store) Change(c *holdfast.SessionChange, done func(error)) {
 	var state []byte
@@ -183,12 +185,15 @@ func (s *Store) Change(c *holdfast.SessionChange, done func(error)) {
 	s.mu.Lock()
 	err := s.smallLocked(total)
 	q := s.sessions[c.ClientID]
-	if err == nil && s.o.Session.WhenFull == Refuse && len(c.Append) > 0 && q != nil && !c.Reset {
+	if err == nil && c.Moved && q == nil {
+		err = fmt.Errorf("storage: there is no session %q: %w", c.ClientID, holdfast.ErrClosed)
+	}
+	if err == nil && (c.Moved || s.o.Session.WhenFull == Refuse) && len(c.Append) > 0 && q != nil && !c.Reset {
 		var size int64
 		for _, m := range c.Append {
 			size += int64(m.Size())
 		}
-		if !q.ownFitsLocked(int64(len(c.Append)), size) || !s.fitsLocked(size) {
+		if !q.ownFitsLocked(int64(len(c.Append)), size) || !c.Moved && !s.fitsLocked(size) {
 			err = q.fullError()
 		}
 	}
@@ -218,7 +223,7 @@ func (s *Store) Change(c *holdfast.SessionChange, done func(error)) {
 			changed = s.releasedLocked(q, pos) || changed
 		}
 		for _, m := range c.Append {
-			wakes = s.enqueueLocked(q, newItem{msg: m, qos: m.QoS, retain: m.Retain, spare: true}, messageBound(m)+recordOverhead, nil, wakes)
+			wakes = s.enqueueLocked(q, newItem{msg: m, qos: m.QoS, retain: m.Retain, spare: true, moved: c.Moved}, messageBound(m)+recordOverhead, nil, wakes)
 			changed = true
 		}
 		if state != nil {

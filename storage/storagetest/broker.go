@@ -110,6 +110,33 @@ func copiesTakeFreePlaces(b *bench) {
 	b.none(q)
 }
 
+// movesOrRefuses: what comes out of another queue is not dropped as a copy of a
+// retained message is. It needs room in the session only.
+func movesOrRefuses(b *bench) {
+	b.start(storage.Options{MaxBytes: 2 * one, Session: storage.QueueOptions{MaxMessages: 2}})
+	move := func(client, payload string) error {
+		done := make(chan error, 1)
+		b.s.Change(&holdfast.SessionChange{ClientID: client, Append: []*holdfast.Message{msg("t", 1, payload)}, Moved: true},
+			func(err error) { done <- err })
+		return <-done
+	}
+	if err := move("c", "nobody's"); !errors.Is(err, holdfast.ErrClosed) {
+		b.Fatalf("moved to a session that is not there: %v", err)
+	}
+	b.change(&holdfast.SessionChange{ClientID: "c", Save: &holdfast.SessionState{}})
+	b.fill(b.queue("bridge/a", storage.QueueOptions{Ledger: true}), 0, 2) // the bound over all is met
+	b.must(move("c", "a"))
+	b.must(move("c", "b"))
+	if err := move("c", "too many"); !errors.Is(err, holdfast.ErrFull) {
+		b.Fatalf("moved to a session that is full: %v", err)
+	}
+	q, err := b.s.SessionQueue("c")
+	b.must(err)
+	b.next(q, "a")
+	b.next(q, "b")
+	b.none(q)
+}
+
 func released(b *bench) {
 	b.start(storage.Options{})
 	b.change(&holdfast.SessionChange{ClientID: "c", Save: &holdfast.SessionState{}, Append: []*holdfast.Message{msg("t", 2, "a"), msg("t", 2, "b")}})

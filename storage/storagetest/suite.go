@@ -49,6 +49,7 @@ var behaviours = []behaviour{
 	{"drops nothing more urgent", dropUrgent},
 	{"bounds all queues together", boundOverAll},
 	{"refuses beyond the bound over all queues", refuseOverAll},
+	{"moves a message into a session or refuses it", movesOrRefuses},
 	{"drops from the queue on disk for the bound over all", boundOverAllOnDisk},
 	{"drops QoS 0 before anything else", qos0First},
 	{"drops what is too old", expires},

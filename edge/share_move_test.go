@@ -1,0 +1,93 @@
+package edge
+
+import (
+	"fmt"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"holdfast"
+)
+
+func TestWhatAShareHasKeptIsMovedThoughNothingElseHasRoom(t *testing.T) {
+	disk := newFakeDisk()
+	b := startBroker(t, disk)
+	keeper := b.connect("keeper", durable)
+	keeper.subscribe(1, jobs, 1)
+	keeper.disconnect()
+	work(b.connect("pub", v5), 0, 3)
+	disk.set(func() { disk.full = true })
+	keeper = b.connect("keeper", durable)
+	if got := fmt.Sprint(take(keeper, 3)); got != "[0 1 2]" {
+		t.Fatalf("received %s", got)
+	}
+}
+
+// triedBox counts how often it was asked, and ends what does not end by itself.
+type triedBox struct {
+	Outbox
+	tries *atomic.Int64
+}
+
+func (b triedBox) TryNext() (holdfast.Item, bool, error) {
+	if b.tries.Add(1) > 1000 {
+		return holdfast.Item{}, false, nil
+	}
+	return b.Outbox.TryNext()
+}
+
+func TestAShareWhoseMemberRefusesWaitsForIt(t *testing.T) {
+	stories := map[string]func(*fakeDisk, *session){
+		"a durable member, and a store that refuses": func(d *fakeDisk, ss *session) {
+			d.fail = errDisk
+			ss.durable = true
+		},
+		"a clean member that is full": func(_ *fakeDisk, ss *session) {
+			box := newMemoryOutbox(1)
+			box.push(&holdfast.Message{Topic: "x"}, false)
+			ss.outbox = box
+		},
+	}
+	for name, refuse := range stories {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				disk := newFakeDisk()
+				srv, err := NewServer(Options{Sink: disk, Store: disk, Access: AnonymousLoopback, Logger: testLogger(t)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ours, theirs := net.Pipe()
+				defer ours.Close()
+				defer theirs.Close()
+				ss, c := newSession("m", false), newConn(srv, ours)
+				c.started, c.window, c.sess = true, 10, ss
+				ss.outbox = newMemoryOutbox(1 << 20)
+				refuse(disk, ss)
+				ss.conn.Store(c)
+				srv.router.subscribe(ss, holdfast.Subscription{Filter: jobs, QoS: 1})
+				var tries atomic.Int64
+				kept := newMemoryOutbox(1 << 20)
+				for range 3 {
+					kept.push(&holdfast.Message{Topic: "jobs/x", QoS: 1}, true)
+				}
+				srv.router.share(jobs).box = triedBox{kept, &tries}
+				stopped := make(chan struct{})
+				go func() {
+					defer close(stopped)
+					srv.moveShares()
+				}()
+				time.Sleep(10*shareWait + shareWait/2)
+				close(srv.quit)
+				<-stopped
+				if n := tries.Load(); n != 11 {
+					t.Errorf("it was tried %d times in a time for 11", n)
+				}
+				if kept.Len() != 3 {
+					t.Errorf("%d messages are kept, want 3", kept.Len())
+				}
+			})
+		})
+	}
+}
