@@ -42,7 +42,8 @@ func (c *conn) handleSubscribe(body []byte) error {
 		c.srv.router.subscribe(s, sub)
 		ack.Codes = append(ack.Codes, sub.QoS)
 		if isShared(sub.Filter) {
-			c.srv.joinShare(s, sub.Filter) // no retained messages (MQTT 5, 4.8.2)
+			// No retained messages (MQTT 5, 4.8.2).
+			c.srv.joinShare(s, sub.Filter, func(err error) { c.close(err) })
 			continue
 		}
 		if sub.RetainHandling == 0 || sub.RetainHandling == 1 && !replaces {

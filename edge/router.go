@@ -30,7 +30,8 @@ type router struct {
 	// behind "$share/NAME/". Guarded by mu.
 	shares   map[string]*share
 	byFilter topic.Tree[*share, struct{}]
-	// left is called when a session has left a share, without mu.
+	// left is called when a session has left a share, with mu: nobody joins
+	// before it is done.
 	left func(*share)
 }
 
@@ -134,30 +135,28 @@ func (r *router) subscribe(s *session, sub holdfast.Subscription) {
 
 func (r *router) unsubscribe(s *session, filter string) {
 	r.mu.Lock()
-	left := r.removeLocked(s, filter)
+	defer r.mu.Unlock()
+	r.removeLocked(s, filter)
 	r.changedLocked()
-	r.mu.Unlock()
-	if left != nil {
-		r.left(left)
-	}
 }
 
-// removeLocked removes a subscription, and returns the share that was left.
-func (r *router) removeLocked(s *session, filter string) *share {
+// removeLocked removes a subscription.
+func (r *router) removeLocked(s *session, filter string) {
 	sh := r.shares[filter]
 	if sh == nil {
 		r.tree.Remove(filter, s)
-		return nil
+		return
 	}
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
 	sh.removeLocked(s)
-	if len(sh.members) == 0 {
+	empty := len(sh.members) == 0
+	sh.mu.Unlock()
+	if empty {
 		delete(r.shares, filter)
 		_, rest, _ := topic.ParseShared(filter)
 		r.byFilter.Remove(rest, sh)
 	}
-	return sh
+	r.left(sh)
 }
 
 // share is the shared subscription with that filter; nil if nobody has it.
@@ -177,19 +176,13 @@ func (r *router) allShares() []*share {
 func (r *router) forget(s *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var left []*share
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for filter := range s.subs {
-		if sh := r.removeLocked(s, filter); sh != nil {
-			left = append(left, sh)
-		}
+		r.removeLocked(s, filter)
 	}
 	if len(s.subs) > 0 { // most clients only publish
 		r.changedLocked()
-	}
-	r.mu.Unlock()
-	for _, sh := range left {
-		r.left(sh)
 	}
 }
 

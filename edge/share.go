@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -130,22 +131,36 @@ func resolve(dests []destination, m *holdfast.Message) (out []destination, kept 
 }
 
 // joinShare gives the share of a durable session's subscription its queue,
-// before the subscription is stored.
-func (s *Server) joinShare(ss *session, filter string) {
+// before the subscription is stored. failed is called if that cannot be stored:
+// the next start would remove the queue with all that is in it.
+func (s *Server) joinShare(ss *session, filter string, failed func(error)) {
 	sh := s.router.share(filter)
 	if sh == nil {
 		return
 	}
-	if ss.durable {
+	// Stored with each member anew: the one before may have failed.
+	if ss.durable && s.saveShare(sh, failed) {
 		sh.mu.Lock()
 		if sh.box == nil {
-			s.opts.Store.Change(&holdfast.SessionChange{ClientID: sh.id(),
-				Save: &holdfast.SessionState{ClientID: sh.id(), Expiry: holdfast.NeverExpires}}, func(error) {})
 			s.openShareLocked(sh)
 		}
 		sh.mu.Unlock()
 	}
 	s.wakeShares()
+}
+
+// saveShare stores that there is a queue, and reports false if that was refused
+// at once.
+func (s *Server) saveShare(sh *share, failed func(error)) bool {
+	var refused atomic.Bool
+	s.opts.Store.Change(&holdfast.SessionChange{ClientID: sh.id(),
+		Save: &holdfast.SessionState{ClientID: sh.id(), Expiry: holdfast.NeverExpires}}, func(err error) {
+		if err != nil {
+			refused.Store(true)
+			failed(fmt.Errorf("store the queue of %s: %w", sh.filter, err))
+		}
+	})
+	return !refused.Load()
 }
 
 func (s *Server) openShareLocked(sh *share) {
@@ -159,7 +174,7 @@ func (s *Server) openShareLocked(sh *share) {
 }
 
 // leaveShare takes the queue away from a share whose last durable member has
-// left. The router calls it.
+// left. The router calls it, with its lock.
 func (s *Server) leaveShare(sh *share) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -179,9 +194,12 @@ func (s *Server) restoreShares(stored []string) {
 			s.opts.Store.Change(&holdfast.SessionChange{ClientID: id, Reset: true}, func(error) {})
 		}
 	}
+	failed := func(err error) {
+		s.log.Warn("nothing is kept for a shared subscription until a member subscribes again", "error", err)
+	}
 	for _, sh := range s.router.allShares() {
 		sh.mu.Lock()
-		if sh.durableLocked() {
+		if sh.durableLocked() && (slices.Contains(stored, sh.id()) || s.saveShare(sh, failed)) {
 			s.openShareLocked(sh)
 		}
 		sh.mu.Unlock()

@@ -3,12 +3,14 @@ package edge
 import (
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"holdfast"
+	"holdfast/edge/packet"
 )
 
 func TestWhatAShareHasKeptIsMovedThoughNothingElseHasRoom(t *testing.T) {
@@ -88,6 +90,71 @@ func TestAShareWhoseMemberRefusesWaitsForIt(t *testing.T) {
 					t.Errorf("%d messages are kept, want 3", kept.Len())
 				}
 			})
+		})
+	}
+}
+
+// shareless is a disk on which the rows of shares cannot be stored, so often.
+type shareless struct {
+	*fakeDisk
+	times atomic.Int64
+}
+
+func (d *shareless) Change(c *holdfast.SessionChange, done func(error)) {
+	if strings.HasPrefix(c.ClientID, sharePrefix) && d.times.Add(-1) >= 0 {
+		done(errDisk)
+		return
+	}
+	d.fakeDisk.Change(c, done)
+}
+
+func TestASharedSubscriptionIsGrantedOnlyWithItsQueueOnDisk(t *testing.T) {
+	disk := &shareless{fakeDisk: newFakeDisk()}
+	b := startBroker(t, disk.fakeDisk, func(o *Options) { o.Store = disk })
+	disk.times.Store(1)
+	c := b.connect("c", durable)
+	p := packet.Subscribe{PacketID: 1, Filters: subsOf(jobs, 1)}
+	c.send(p.Append(nil, c.v))
+	c.expectEnd()
+	c = b.connect("c", durable)
+	c.subscribe(1, jobs, 1)
+	disk.set(func() {
+		if disk.sessions[sharePrefix+jobs] == nil {
+			t.Error("the next SUBSCRIBE did not store the queue")
+		}
+		delete(disk.sessions, sharePrefix+jobs)
+	})
+	b.stop()
+	startBroker(t, disk.fakeDisk)
+	disk.set(func() {
+		if disk.sessions[sharePrefix+jobs] == nil {
+			t.Error("a start did not store the queue that was not there")
+		}
+	})
+}
+
+func TestNobodyJoinsAShareWhileItsQueueGoes(t *testing.T) {
+	for name, leave := range map[string]func(*router, *session){
+		"by UNSUBSCRIBE":              func(r *router, ss *session) { r.unsubscribe(ss, jobs) },
+		"with the end of the session": (*router).forget,
+	} {
+		t.Run(name, func(t *testing.T) {
+			left := 0
+			var r router
+			r.left = func(*share) {
+				left++
+				if r.mu.TryRLock() {
+					t.Error("a new member may come, whose queue would go")
+				}
+			}
+			ss := newSession("c", true)
+			sub := holdfast.Subscription{Filter: jobs, QoS: 1}
+			ss.setLocked(sub)
+			r.subscribe(ss, sub)
+			leave(&r, ss)
+			if left != 1 || r.share(jobs) != nil {
+				t.Errorf("left %d times", left)
+			}
 		})
 	}
 }
