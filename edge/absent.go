@@ -23,6 +23,7 @@ func (s *session) setExpiry(seconds uint32) bool {
 	if s.expiry == 0 && seconds != 0 {
 		return false
 	}
+	s.expiryUnsaved = s.expiryUnsaved || s.expiry != seconds
 	s.expiry = seconds
 	return true
 }
@@ -31,6 +32,12 @@ func (s *session) expires() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.expiry
+}
+
+func (s *session) expiryIsUnsaved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.expiryUnsaved
 }
 
 // leaveLocked begins the absence of a durable session whose connection has
@@ -49,7 +56,7 @@ func (s *Server) leaveLocked(ss *session, will *holdfast.Will) *holdfast.Will {
 		ss.delayWill(will, now, 0)
 		will = nil
 	}
-	if !ss.endsAt.IsZero() || ss.will != nil {
+	if !ss.endsAt.IsZero() || ss.will != nil || ss.expiryIsUnsaved() {
 		s.saveDetachedLocked(ss)
 	}
 	s.wakeAbsent()
@@ -72,6 +79,7 @@ func (s *Server) saveDetachedLocked(ss *session) {
 	ss.savedDetached = true
 	ss.mu.Lock()
 	state := ss.stateLocked()
+	ss.expiryUnsaved = false
 	ss.mu.Unlock()
 	state.Detached = true
 	s.opts.Store.Change(&holdfast.SessionChange{ClientID: ss.clientID, Save: state}, func(err error) {

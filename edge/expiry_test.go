@@ -444,3 +444,31 @@ func TestSubscriptionsCountUntilTheyAreOnDisk(t *testing.T) {
 		t.Errorf("%d bytes are pending behind the end", n)
 	}
 }
+
+func TestAnExpiryThatDisconnectSetsIsStored(t *testing.T) {
+	for _, seconds := range []uint32{5, holdfast.NeverExpires} {
+		disk := newFakeDisk()
+		b := startBroker(t, disk)
+		c := b.connect("c", lasting(60))
+		p := packet.Disconnect{Properties: &packet.Properties{SessionExpiry: seconds, HasSessionExpiry: true}}
+		c.send(p.Append(nil, c.v))
+		c.expectEnd()
+		eventually(t, "it is on disk", func() bool {
+			disk.mu.Lock()
+			defer disk.mu.Unlock()
+			return disk.sessions["c"].Expiry == seconds
+		})
+	}
+}
+
+func TestASessionIsReplacedThoughNoMoreAreKept(t *testing.T) {
+	b := startBroker(t, newFakeDisk(), func(o *Options) { o.Limits.MaxSessions = 1 })
+	b.connect("c", lasting(60)).disconnect()
+	anew := func(p *packet.Connect) { p.CleanStart = true }
+	if c := b.dial(); c.login("c", lasting(60), anew) {
+		t.Error("session present after clean start")
+	}
+	if a := b.dial().greet("other", lasting(60), anew); packet.ReasonCode(a.Code) != packet.QuotaExceeded {
+		t.Errorf("one more session: %+v", a)
+	}
+}

@@ -181,7 +181,12 @@ func (c *conn) makeConnectSafe(s *session, present bool, will *holdfast.Will) er
 	}
 	var err error
 	for range waits {
-		err = errors.Join(err, <-results)
+		select {
+		case result := <-results:
+			err = errors.Join(err, result)
+		case <-c.closed: // whoever closes it waits for us, not for the disk
+			return c.reason()
+		}
 	}
 	if err != nil {
 		return err

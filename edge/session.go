@@ -46,7 +46,9 @@ type session struct {
 	// expiry is the Session Expiry Interval in seconds (MQTT 5, 3.1.2.11.2).
 	// Guarded by mu.
 	expiry uint32
-	subs   map[string]holdfast.Subscription // by filter; guarded by mu
+	// expiryUnsaved: DISCONNECT has changed it. Guarded by mu.
+	expiryUnsaved bool
+	subs          map[string]holdfast.Subscription // by filter; guarded by mu
 	// subsBytes is the length of all filters in subs. Guarded by mu.
 	subsBytes int
 	// inbound are packet identifiers of the client: QoS 1 and 2 that are not
@@ -155,7 +157,11 @@ func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err err
 					continue // it may have gone meanwhile
 				}
 				other.close(errTakeover) // which a client of MQTT 5 is told [MQTT-3.1.4-3]
-				<-other.gone
+				select {
+				case <-other.gone:
+				case <-c.closed:
+					return nil, false, c.reason()
+				}
 				continue
 			}
 		}
@@ -163,7 +169,7 @@ func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err err
 		case old != nil && !clean:
 			ss, present = old, true
 		default:
-			if c.expiry > 0 && s.durableLocked() >= s.limits.MaxSessions {
+			if c.expiry > 0 && (old == nil || !old.durable) && s.durableLocked() >= s.limits.MaxSessions {
 				s.mu.Unlock()
 				return nil, false, &packet.Error{Code: packet.QuotaExceeded, Text: fmt.Sprintf("limits.max_sessions (%d) is met: raise it, or end sessions that nobody uses by connecting with their client identifier and clean session 1", s.limits.MaxSessions)}
 			}

@@ -286,3 +286,47 @@ func TestADurableSessionReconnectsWhileOthersPublishToIt(t *testing.T) {
 	close(stop)
 	<-stopped
 }
+
+func TestShutdownDoesNotWaitForADiskThatConnectWaitsFor(t *testing.T) {
+	disk := newFakeDisk()
+	b := startBroker(t, disk)
+	disk.hold()
+	first, second := b.dial(), b.dial()
+	p := packet.Connect{Version: packet.V311, ClientID: "c", Will: &packet.Will{Topic: "w"}}
+	first.send(p.Append(nil))
+	eventually(t, "session and will are with the disk", func() bool { return disk.waiting() == 2 })
+	p.ClientID = "other"
+	second.send(p.Append(nil))
+	eventually(t, "those of the other too", func() bool { return disk.waiting() == 4 })
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		b.stop()
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-stopped:
+	case <-timer.C:
+		t.Error("Shutdown waits for the disk")
+	}
+	disk.letGo()
+	<-stopped
+}
+
+func TestATakeoverDoesNotWaitForADiskThatConnectWaitsFor(t *testing.T) {
+	disk := newFakeDisk()
+	b := startBroker(t, disk)
+	t.Cleanup(func() { disk.letGo() })
+	disk.hold()
+	first, second := b.dial(), b.dial()
+	p := packet.Connect{Version: packet.V311, ClientID: "c"}
+	first.send(p.Append(nil))
+	eventually(t, "the session is with the disk", func() bool { return disk.waiting() == 1 })
+	second.send(p.Append(nil))
+	first.expectEnd()
+	eventually(t, "that of the second too", func() bool { return disk.waiting() == 2 })
+	disk.letGo()
+	second.connack()
+	second.subscribe(1, "a", 1)
+}
