@@ -8,9 +8,13 @@ import "holdfast/edge/packet"
 //
 // The owner locks.
 type ackQueue struct {
-	slots []ackSlot
-	first uint64 // number of slots[0]; numbers never repeat within a connection
+	slots []ackSlot // those before head have been sent
+	head  int
+	first uint64 // number of slots[head]; numbers never repeat within a connection
 }
+
+// keptSlots is how many empty slots are kept for the next ones.
+const keptSlots = 1024
 
 type ackSlot struct {
 	packetID uint16
@@ -22,30 +26,66 @@ type ackSlot struct {
 // reserve takes the next place in the order.
 func (q *ackQueue) reserve(t packet.Type, id uint16) (slot uint64) {
 	q.slots = append(q.slots, ackSlot{packetID: id, typ: t})
-	return q.first + uint64(len(q.slots)) - 1
+	return q.first + uint64(len(q.slots)-q.head) - 1
 }
 
 // complete marks a slot as ready and appends every acknowledgement that may now
-// be sent to dst. settled counts those after which nothing more comes: PUBACK,
-// and PUBREC with a refusal.
-func (q *ackQueue) complete(dst []byte, slot uint64, code packet.ReasonCode, v packet.Version) (out []byte, settled int) {
-	s := &q.slots[slot-q.first]
+// be sent to dst. w is told of those after which nothing more comes: PUBACK, and
+// PUBREC with a refusal.
+func (q *ackQueue) complete(dst []byte, slot uint64, code packet.ReasonCode, v packet.Version, w *receiveWindow) (out []byte) {
+	s := &q.slots[slot-q.first+uint64(q.head)]
 	s.ready, s.code = true, code
-	n := 0
-	for n < len(q.slots) && q.slots[n].ready {
-		s := &q.slots[n]
+	for q.head < len(q.slots) && q.slots[q.head].ready {
+		s := &q.slots[q.head]
 		a := packet.Ack{PacketID: s.packetID, Code: s.code}
 		dst = a.Append(dst, s.typ, v)
 		if s.typ == packet.PUBACK || s.code.Failed() {
-			settled++
+			w.end(s.typ, s.packetID)
 		}
-		n++
+		q.head++
+		q.first++
 	}
-	if n > 0 {
-		q.first += uint64(n)
-		q.slots = append(q.slots[:0], q.slots[n:]...)
+	switch {
+	case q.head == len(q.slots) && q.head > keptSlots:
+		q.slots, q.head = nil, 0
+	case 2*q.head >= len(q.slots):
+		// Each slot moves at most as often as it takes to send as many.
+		q.slots, q.head = append(q.slots[:0], q.slots[q.head:]...), 0
 	}
-	return dst, settled
+	return dst
+}
+
+// receiveWindow counts the QoS 1 and 2 messages of the client that are not at
+// their end on this connection (MQTT 5, 4.9). The owner locks.
+type receiveWindow struct {
+	n int
+	// exactly are the packet identifiers of QoS 2 among them: a repeated PUBLISH
+	// does not count twice, nor does a PUBREL that belongs to none end one.
+	exactly map[uint16]struct{}
+}
+
+func (w *receiveWindow) begin(t packet.Type, id uint16) {
+	if t != packet.PUBACK {
+		if _, known := w.exactly[id]; known {
+			return
+		}
+		if w.exactly == nil {
+			w.exactly = make(map[uint16]struct{})
+		}
+		w.exactly[id] = struct{}{}
+	}
+	w.n++
+}
+
+// end is called for what has ended the message: PUBACK, PUBREC or PUBCOMP.
+func (w *receiveWindow) end(t packet.Type, id uint16) {
+	if t != packet.PUBACK {
+		if _, known := w.exactly[id]; !known {
+			return
+		}
+		delete(w.exactly, id)
+	}
+	w.n--
 }
 
 // reserveAck and completeAck are the queue's calls for handlers. completeAck
@@ -53,15 +93,13 @@ func (q *ackQueue) complete(dst []byte, slot uint64, code packet.ReasonCode, v p
 func (c *conn) reserveAck(t packet.Type, id uint16) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.receiving++
+	c.receiving.begin(t, id)
 	return c.acks.reserve(t, id)
 }
 
 func (c *conn) completeAck(slot uint64, code packet.ReasonCode) {
 	c.send(func(dst []byte) []byte {
-		out, settled := c.acks.complete(dst, slot, code, c.version)
-		c.receiving = max(0, c.receiving-settled)
-		return out
+		return c.acks.complete(dst, slot, code, c.version, &c.receiving)
 	})
 }
 
@@ -73,5 +111,5 @@ func (c *conn) receivesTooMuch() bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.receiving > c.srv.limits.ReceiveMaximum
+	return c.receiving.n > c.srv.limits.ReceiveMaximum
 }

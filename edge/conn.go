@@ -67,14 +67,14 @@ type conn struct {
 	retained waitingRetained // see sendRetained
 
 	mu          sync.Mutex
-	out         []byte       // what the writer takes next; guarded by mu
-	acks        ackQueue     // guarded by mu
-	receiving   int          // QoS 1 and 2 messages of the client that are not at their end; guarded by mu
-	liveAliases *toldAliases // for what publishers append to out; guarded by mu
-	started     bool         // CONNACK is in out: anything may follow; guarded by mu
-	subscribing int          // SUBACKs that are to come before queued messages; guarded by mu
-	closing     bool         // guarded by mu
-	cause       error        // why; guarded by mu
+	out         []byte        // what the writer takes next; guarded by mu
+	acks        ackQueue      // guarded by mu
+	receiving   receiveWindow // guarded by mu
+	liveAliases *toldAliases  // for what publishers append to out; guarded by mu
+	started     bool          // CONNACK is in out: anything may follow; guarded by mu
+	subscribing int           // SUBACKs that are to come before queued messages; guarded by mu
+	closing     bool          // guarded by mu
+	cause       error         // why; guarded by mu
 
 	wake   chan struct{} // capacity 1: there is something to write
 	closed chan struct{} // closed together with closing
@@ -298,7 +298,7 @@ func (c *conn) start(connack packet.Connack) {
 func (c *conn) sendAck(t packet.Type, id uint16, code packet.ReasonCode) {
 	c.send(func(dst []byte) []byte {
 		if t == packet.PUBCOMP {
-			c.receiving = max(0, c.receiving-1)
+			c.receiving.end(t, id)
 		}
 		a := packet.Ack{PacketID: id, Code: code}
 		return a.Append(dst, t, c.version)
