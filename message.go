@@ -56,7 +56,7 @@ func (m *Message) Size() int {
 	if p := m.Properties; p != nil {
 		n += len(p.ContentType) + len(p.ResponseTopic) + len(p.CorrelationData) + 4*len(p.SubscriptionIDs) + 32
 		for _, u := range p.User {
-			n += len(u.Name) + len(u.Value) + 8
+			n += len(u.Name) + len(u.Value) + 32 // the two strings' own
 		}
 	}
 	return n

@@ -12,7 +12,10 @@ const (
 	maxAliases = 32
 	// maxAliasBytes bounds the topics behind the aliases that a client sets.
 	maxAliasBytes = 64 << 10
-	// An alias costs four bytes. Shorter topics do not gain by one, and longer
+	// aliasCost is what an alias adds to a packet at most: its three bytes, and
+	// one each by which the two lengths in front may grow.
+	aliasCost = 5
+	// An alias costs four bytes, nearly always. Shorter topics do not gain by one, and longer
 	// ones would be kept in memory for it.
 	minAliasedTopic, maxAliasedTopic = 5, 1024
 )
@@ -95,7 +98,7 @@ func (c *conn) appendPublish(dst []byte, p *packet.Publish, topic string, a *tol
 		case !c.takes(size):
 			c.srv.stats.droppedTooLarge.Add(1)
 			return dst, false, nil
-		case !c.takes(size + 4):
+		case !c.takes(size + aliasCost):
 			a = nil
 		}
 	}

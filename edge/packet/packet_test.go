@@ -261,3 +261,10 @@ func TestBytesAfterThePacketAreMalformed(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAMessageKeepsHasNoRoomToSpare(t *testing.T) {
+	p := Properties{Message: holdfast.Properties{User: make([]holdfast.UserProperty, 3, 1000)}}
+	if m := p.ForMessage(); len(m.User) != 3 || cap(m.User) != 3 {
+		t.Errorf("%d user properties with room for %d", len(m.User), cap(m.User))
+	}
+}

@@ -54,7 +54,7 @@ type Properties struct {
 }
 
 // ForMessage is a copy of the properties that travel with a message, or nil if
-// none is set. It shares strings and slices, which Decode has made for it alone.
+// none is set. It shares strings and bytes, which Decode has made for it alone.
 // p may be nil.
 func (p *Properties) ForMessage() *holdfast.Properties {
 	if p == nil {
@@ -64,6 +64,9 @@ func (p *Properties) ForMessage() *holdfast.Properties {
 	if !m.PayloadUTF8 && !m.HasExpiry && m.ContentType == "" && m.ResponseTopic == "" &&
 		m.CorrelationData == nil && len(m.User) == 0 {
 		return nil
+	}
+	if cap(m.User) > len(m.User) {
+		m.User = append(make([]holdfast.UserProperty, 0, len(m.User)), m.User...) // Size counts no room to spare
 	}
 	return &m
 }
