@@ -68,6 +68,8 @@ func (c *conn) checkConnect(p *packet.Connect) (assigned bool, err error) {
 	switch {
 	case p.ClientID == "" && !p.CleanStart && p.Version != packet.V5:
 		return false, refuse(packet.ClientIdentifierNotValid, "an empty client identifier with clean session 0 [MQTT-3.1.3-8]")
+	case p.ClientID == "" && p.Version == packet.V31:
+		return false, refuse(packet.ClientIdentifierNotValid, "an empty client identifier (MQTT 3.1, CONNECT)")
 	case p.ClientID == "":
 		p.ClientID, assigned = "auto-"+rand.Text(), true
 	case len(p.ClientID) > c.srv.limits.MaxClientIDLength:
@@ -86,6 +88,9 @@ func (c *conn) checkConnect(p *packet.Connect) (assigned bool, err error) {
 		}
 		if err := c.checkLevels(p.Will.Topic); err != nil {
 			return false, c.tell(err)
+		}
+		if !c.srv.opts.Access.Publish(p.ClientID, p.Username, p.Will.Topic) {
+			return false, refuse(packet.NotAuthorized, "the client may not publish to the topic of its will")
 		}
 	}
 	return assigned, nil

@@ -730,3 +730,48 @@ func TestTopicAliasesTowardsAClient(t *testing.T) {
 		s.disconnect()
 	}
 }
+
+func TestAnAliasKeepsToTheMaximumPacketSize(t *testing.T) { // [MQTT-3.1.2-24]
+	topic := strings.Repeat("t", 20)
+	for property := 100; property < 130; property++ {
+		for payload := 16384 - property - 60; payload < 16384-property; payload++ {
+			p := packet.Publish{Topic: []byte(topic), Payload: make([]byte, payload), Properties: &packet.Properties{
+				Message: holdfast.Properties{ContentType: strings.Repeat("c", property)}}}
+			c := &conn{version: packet.V5}
+			for spare := range 6 {
+				c.maxPacket = p.Size(packet.V5) + spare
+				out, ok, err := c.appendPublish(nil, &p, topic, newToldAliases(1, 1))
+				if err != nil || !ok || len(out) > c.maxPacket {
+					t.Fatalf("%d bytes where the client takes %d, error %v", len(out), c.maxPacket, err)
+				}
+			}
+		}
+	}
+}
+
+func TestLoginsThatAreRefused(t *testing.T) {
+	b := startBroker(t, newFakeDisk(), func(o *Options) { o.Access = forbids{o.Access, "secret"} })
+	will := withWill("secret", "x", 1, false)
+	v3 := func(v packet.Version) func(*packet.Connect) {
+		return func(p *packet.Connect) { p.Version = v }
+	}
+	for name, tc := range map[string]struct {
+		id   string
+		set  []func(*packet.Connect)
+		code byte
+	}{
+		"a will that may not be published, MQTT 5":     {"c", []func(*packet.Connect){v5, will}, byte(packet.NotAuthorized)},
+		"a will that may not be published, MQTT 3.1.1": {"c", []func(*packet.Connect){v3(packet.V311), will}, packet.RefusedNotAuthorized},
+		"no client identifier, MQTT 3.1":               {"", []func(*packet.Connect){v3(packet.V31)}, packet.RefusedIdentifier},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := b.dial()
+			if a := c.greet(tc.id, tc.set...); a.Code != tc.code {
+				t.Errorf("CONNACK with %#x", a.Code)
+			}
+			c.expectEnd()
+		})
+	}
+	b.connect("", v3(packet.V311))
+	b.connect("c", withWill("open", "x", 1, false))
+}
