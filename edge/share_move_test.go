@@ -125,7 +125,7 @@ func TestASharedSubscriptionIsGrantedOnlyWithItsQueueOnDisk(t *testing.T) {
 		delete(disk.sessions, sharePrefix+jobs)
 	})
 	b.stop()
-	startBroker(t, disk.fakeDisk)
+	startBroker(t, disk.fakeDisk).connect("other")
 	disk.set(func() {
 		if disk.sessions[sharePrefix+jobs] == nil {
 			t.Error("a start did not store the queue that was not there")
