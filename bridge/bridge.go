@@ -22,10 +22,11 @@
 // ways are at-least-once: after a lost connection everything that was not
 // acknowledged is sent again, oldest first, before anything newer.
 //
-// Goroutines: Run is the forwarder. Per connection it starts one that watches
+// Goroutines: Run is the forwarder, with one that tells the local broker the
+// state. Per connection it starts one that watches
 // the connection, one that hands commands to the local broker, and one that
-// looks for the way back to a preferred upstream, and waits for them; an Upstream waits for its own in Close. Acknowledgements are
-// processed on the goroutine that the Upstream calls done on.
+// looks for the way back to a preferred upstream, and waits for them; an Upstream
+// waits for its own in Close. Acknowledgements are processed on the goroutine that the Upstream calls done on.
 package bridge
 
 import (
@@ -37,6 +38,7 @@ import (
 	"time"
 
 	"holdfast"
+	"holdfast/edge/topic"
 )
 
 // The defaults and the bounds that are not options.
@@ -73,7 +75,13 @@ type Options struct {
 	// while there are others (5 min).
 	Failback time.Duration
 	Queue    Queue // must be set if a route goes out
-	Local    Local // must be set if a route goes in
+	Local    Local // must be set if a route goes in, or with a StateTopic
+	// StateTopic and FarStateTopic are where the bridge tells in the local and in
+	// the far broker whether it is connected (announce.go); "" is nowhere. The
+	// connections must have a will for the second (PahoOptions.Will). StateSpace
+	// is what the state topics of all bridges of this gateway begin with: nothing
+	// from upstream is published there.
+	StateTopic, FarStateTopic, StateSpace string
 	// Window is the most publishes without acknowledgement at once (100; the
 	// upstream's own bound if that is lower), WindowBytes the size at which no
 	// further one is added (1 MiB; one message is always let through). Below
@@ -110,6 +118,9 @@ type Bridge struct {
 	ackTimeout  time.Duration
 	log         *slog.Logger
 
+	stateTopic, farStateTopic, stateSpace string
+	announcer                             *announcer // nil if there is no stateTopic
+
 	running atomic.Bool
 	backoff backoff // only Run
 	suspect suspect // only Run
@@ -129,11 +140,16 @@ func New(o Options) (*Bridge, error) {
 		maxAttempts: o.MaxAttempts, ackTimeout: o.AckTimeout,
 		backoff: backoff{min: o.BackoffMin, max: o.BackoffMax},
 		log:     o.Logger.With(slog.String("bridge", o.Name)),
+
+		stateTopic: o.StateTopic, farStateTopic: o.FarStateTopic, stateSpace: o.StateSpace,
 	}
 	if o.GatewayID != "" {
 		b.log = b.log.With(slog.String("gateway", o.GatewayID))
 	}
 	b.status.s.State = Stopped
+	if o.StateTopic != "" {
+		b.announcer = &announcer{b: b, wake: make(chan struct{}, 1), want: Offline}
+	}
 	if o.Rate > 0 {
 		b.rate.every = time.Second / time.Duration(o.Rate)
 	}
@@ -172,6 +188,14 @@ func New(o Options) (*Bridge, error) {
 	}
 	if len(b.in) > 0 && o.Local == nil {
 		fault("routes come in, but there is no local broker to publish to")
+	}
+	if o.StateTopic != "" && o.Local == nil {
+		fault("there is a topic for the state, but no local broker to publish to")
+	}
+	for _, name := range []string{o.StateTopic, o.FarStateTopic} {
+		if err := topic.ValidName(name); name != "" && err != nil {
+			fault("state topic %q: %w", name, err)
+		}
 	}
 	if len(o.Upstreams) == 0 {
 		fault("the bridge has no upstream to connect to")
@@ -242,6 +266,14 @@ func (b *Bridge) Run(ctx context.Context) error {
 	}
 	defer b.running.Store(false)
 	defer b.status.stopped()
+	if b.announcer != nil {
+		told := make(chan struct{})
+		go func() {
+			defer close(told)
+			b.announcer.run(ctx)
+		}()
+		defer func() { <-told }()
+	}
 
 	var c *connection // a better one than the last, if it was made already
 	for ctx.Err() == nil {
@@ -274,6 +306,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 func (b *Bridge) use(ctx context.Context, c *connection) (better *connection, err error) {
 	since := time.Now()
 	b.status.connected(c.name)
+	b.announce(Online)
 	b.log.Info("bridge is connected", slog.String("upstream", c.name))
 	returned := make(chan *connection, 1)
 	go func() {
@@ -290,6 +323,7 @@ func (b *Bridge) use(ctx context.Context, c *connection) (better *connection, er
 		b.log.Info("bridge goes back to a preferred upstream", slog.String("from", c.name), slog.String("to", better.name))
 		return better, nil
 	}
+	b.announce(Offline)
 	if ctx.Err() == nil {
 		err = explainLoss(err, lasted)
 		b.ended(c.index, lasted, err)

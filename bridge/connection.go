@@ -135,10 +135,12 @@ func (c *connection) serve(parent context.Context) error {
 		defer close(watched)
 		c.watch()
 	}()
+	c.online()
 	c.forward()
 	ended := time.Now()
 	if parent.Err() != nil || errors.Is(context.Cause(c.ctx), errReturn) {
 		c.drain()
+		c.farewell()
 	}
 	c.dl.end()
 	_ = c.up.Close() // why it ended is in the cause

@@ -209,6 +209,7 @@ func (u *fakeUpstream) Subscribe(_ context.Context, filter string, _ byte) error
 	u.broker.story.add("subscribe %s", filter)
 	return u.broker.subscribe
 }
+func (u *fakeUpstream) HasWill() bool         { return u.broker.will }
 func (u *fakeUpstream) Window() int           { return u.broker.window }
 func (u *fakeUpstream) Done() <-chan struct{} { return u.done }
 func (u *fakeUpstream) Err() error            { return u.err }
@@ -223,6 +224,7 @@ type fakeBroker struct {
 	*story
 	name      string // before what it tells, where there are several
 	window    int
+	will      bool  // its connections have one
 	refuse    error // of the next connects
 	subscribe error // of each subscription
 	onPublish func(*fakeUpstream, *holdfast.Message, func(error))

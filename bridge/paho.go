@@ -169,6 +169,7 @@ func (o *PahoOptions) connect(ctx context.Context, wires *wireMaker, receive Rec
 		c.SetProtocolVersion(0x84)
 	}
 	if w := o.Will; w != nil {
+		u.will = true
 		c.SetBinaryWill(w.Topic, w.Payload, w.QoS, w.Retain)
 	}
 	c.SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return u.link, nil })

@@ -27,6 +27,7 @@ type pahoUpstream struct {
 	log     *slog.Logger
 	kept    bool // the session outlives the connection
 	bit     bool // the bridge bit is set
+	will    bool // the far broker has a will
 
 	sends  *fifo[publish]
 	tokens *fifo[publish]
@@ -67,6 +68,9 @@ func (u *pahoUpstream) start() {
 
 // NoEcho reports that the far broker has taken the bridge bit.
 func (u *pahoUpstream) NoEcho() bool { return u.bit }
+
+// HasWill reports that the far broker has a will of this connection.
+func (u *pahoUpstream) HasWill() bool { return u.will }
 
 // Window is 0: packet identifiers are the only bound.
 func (u *pahoUpstream) Window() int { return 0 }

@@ -196,6 +196,9 @@ type Bridge struct {
 	// Failback is about how long an upstream that did not work is left alone
 	// while there are others.
 	Failback time.Duration `toml:"failback" min:"10s" max:"24h"`
+	// StateTopic is where the far broker is told whether this bridge is
+	// connected; "" is nowhere.
+	StateTopic string `toml:"state_topic" vars:"yes"`
 	// CA, Cert and Key are files in PEM for upstreams with TLS; Load makes their
 	// names relative to the configuration's folder.
 	CA        string     `toml:"ca" path:"pem"`
@@ -299,9 +302,10 @@ func (m *Modem) setDefaults() {
 
 func (b *Bridge) setDefaults() {
 	*b = Bridge{
-		ClientID:  "holdfast-{id}-{bridge}",
-		KeepAlive: 60 * time.Second,
-		Failback:  5 * time.Minute,
+		ClientID:   "holdfast-{id}-{bridge}",
+		KeepAlive:  60 * time.Second,
+		Failback:   5 * time.Minute,
+		StateTopic: "holdfast/{id}/bridge/{bridge}/state",
 		Queue: Queue{
 			MaxBytes:   1 * GiB,
 			WhenFull:   DropOldest,

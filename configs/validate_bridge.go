@@ -77,6 +77,9 @@ func (k *checker) bridges() {
 		if b.KeepAlive%time.Second != 0 {
 			k.fault(path+".keepalive", "%v is not in whole seconds, as MQTT has it; write whole seconds", b.KeepAlive)
 		}
+		if err := topic.ValidName(b.StateTopic); b.StateTopic != "" && err != nil {
+			k.fault(path+".state_topic", "%v; write the name of a topic, or \"\"", err)
+		}
 		k.upstreams(b, path, clients)
 		k.pair(b, path)
 		k.routes(b, path)

@@ -78,6 +78,7 @@ func (g *Gateway) makeBridges(local bridge.Local) error {
 		q := queues[c.Name]
 		o := bridge.Options{
 			Name: c.Name, GatewayID: g.cfg.Gateway.ID,
+			StateTopic: stateSpace(g.cfg.Gateway.ID) + c.Name + "/state", FarStateTopic: c.StateTopic, StateSpace: stateSpace(g.cfg.Gateway.ID),
 			Queue: q, Local: local, Window: c.Queue.Window, Rate: c.Queue.Rate, Failback: c.Failback,
 			Logger: g.log.With("part", "bridge"),
 		}
@@ -96,6 +97,9 @@ func (g *Gateway) makeBridges(local bridge.Local) error {
 	}
 	return nil
 }
+
+// stateSpace is what the topics of the states of all bridges begin with.
+func stateSpace(id string) string { return "holdfast/" + id + "/bridge/" }
 
 func upstreamName(u configs.Upstream) string {
 	if u.Via != "" {
@@ -181,6 +185,10 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, 
 	if b.Password.IsSet() {
 		password = func() (string, error) { return b.Password.Reveal(), nil }
 	}
+	var will *holdfast.Message
+	if b.StateTopic != "" {
+		will = bridge.StateMessage(b.StateTopic, bridge.Offline)
+	}
 	wait := time.Duration(0) // the client's own
 	if dial == nil {
 		dial = bridge.BoardDialer(u.Interface)
@@ -189,7 +197,7 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, 
 	}
 	return bridge.PahoConnect(bridge.PahoOptions{
 		URL: u.URL, ClientID: clientID(b, u), Username: b.Username, Password: password,
-		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, BridgeBit: loops,
+		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, BridgeBit: loops, Will: will,
 		TLS: bridge.TLSOptions{
 			CAFile: b.CA, CertFile: b.Cert, KeyFile: b.Key,
 			ServerName: u.ServerName, ALPN: u.ALPN, Clock: g.clock.now,
