@@ -5,6 +5,7 @@ import (
 	"net"
 	stdpath "path"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -121,6 +122,10 @@ func (k *checker) console(listeners map[string]int) {
 	}
 }
 
+// usbPort is a port named by what is plugged in: vendor, product, serial number
+// and interface.
+var usbPort = regexp.MustCompile(`^usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(:[^:]*(:[0-9a-fA-F]{1,2})?)?$`)
+
 func (k *checker) modems() {
 	names, ports := map[string]int{}, map[string]int{}
 	used := map[string]bool{}
@@ -138,6 +143,9 @@ func (k *checker) modems() {
 			k.fault(path+".port", "%s is taken by %s; a port has one modem", quote(m.Port), lineWords(line))
 		}
 		ports[m.Port] = k.line(path + ".port")
+		if strings.HasPrefix(m.Port, "usb:") && !usbPort.MatchString(m.Port) {
+			k.fault(path+".port", `%s is no USB port; write "usb:VID:PID" or "usb:VID:PID:SERIAL:INTERFACE", as in "usb:2c7c:6005"; holdfast modem list prints it`, quote(m.Port))
+		}
 		if pin := m.PIN.Reveal(); pin != "" && (len(pin) < 4 || len(pin) > 8 || strings.Trim(pin, "0123456789") != "") {
 			k.fault(path+".pin", `a PIN is 4 to 8 digits; write them in quotes, as in "0000"`)
 		}

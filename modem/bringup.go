@@ -125,6 +125,9 @@ func (m *Modem) noAnswer(e *at.Engine, got uint64) error {
 }
 
 func (m *Modem) wire() string {
+	if device := m.Status().Device; device != "" {
+		return device
+	}
 	if m.o.Port != "" {
 		return m.o.Port
 	}

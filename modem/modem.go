@@ -30,7 +30,9 @@ import (
 type Options struct {
 	// Name is the modem's name in logs and errors.
 	Name string
-	// Port is the device, like /dev/ttyS0; Baud its rate, 115200 if 0.
+	// Port is the device, like /dev/ttyS0, or a USB device wherever it is plugged
+	// in: usb:VID:PID[:SERIAL[:INTERFACE]], all but SERIAL in hex, a colon in
+	// SERIAL as %3A. Baud is its rate, 115200 if 0.
 	// A module that does not answer at it is looked for at the usual ones.
 	// BaudSwitch, if not 0, is the rate that the line is raised to by AT+IPR,
 	// which the module keeps. FlowControl uses RTS and CTS.
@@ -141,6 +143,12 @@ type Modem struct {
 	resets   int  // resets since then; how far up the ladder
 	waits    int  // lives that ended, of any cause, since then
 	pin      pins // what is known of the PIN
+	iface    int  // the interface of the USB device that was used last
+
+	complaint  string // the failure that was logged last, and when
+	complained time.Time
+
+	tree serialTree // where ports are looked for
 
 	mu      sync.Mutex
 	running bool
@@ -191,6 +199,9 @@ func New(o Options) (*Modem, error) {
 	if o.Port == "" && o.Open == nil {
 		return nil, fmt.Errorf("modem %q: no port; set port = \"/dev/ttyS0\" or whatever the module is connected to", o.Name)
 	}
+	if _, _, err := parseUSBPort(o.Port); err != nil {
+		return nil, fmt.Errorf("modem %q: port %q: %w", o.Name, o.Port, err)
+	}
 	switch o.Dialect {
 	case "", "auto", "ecmt", "qmt", "cmqtt":
 	default:
@@ -228,6 +239,7 @@ func New(o Options) (*Modem, error) {
 		dialing:    make(chan struct{}, 1),
 		conns:      make(map[int]*socket),
 		changed:    make(chan struct{}),
+		tree:       thisMachine(),
 		problem:    errors.New("the modem was not started"),
 		status:     Status{Name: o.Name, Port: o.Port, State: StateDown, Since: time.Now()},
 	}

@@ -6,8 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -37,7 +35,7 @@ type serialPort struct {
 
 // openSerial opens a UART, a USB serial device or a pty with 8 data bits, no
 // parity, 1 stop bit.
-func openSerial(name string, baud int, flowControl bool) (io.ReadWriteCloser, error) {
+func openSerial(name string, baud int, flowControl bool) (*serialPort, error) {
 	file, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, portError(name, err)
@@ -146,26 +144,14 @@ func portError(name string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no port %s; %s; check that the module is plugged in and that the UART is enabled "+
-			"(Raspberry Pi: enable_uart=1 in config.txt): %w", name, portsThatExist(), err)
+			"(Raspberry Pi: enable_uart=1 in config.txt): %w", name, namesOf(thisMachine().ports()), err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("no permission for %s; add the gateway's user to the group dialout: %w", name, err)
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EWOULDBLOCK):
 		return fmt.Errorf("%s is in use by another program (a second gateway? a getty, ModemManager, minicom?); "+
 			"stop it; fuser -v %s shows it: %w", name, name, err)
 	case errors.Is(err, unix.ENOTTY):
-		return fmt.Errorf("%s is not a serial port; %s: %w", name, portsThatExist(), err)
+		return fmt.Errorf("%s is not a serial port; %s: %w", name, namesOf(thisMachine().ports()), err)
 	}
 	return fmt.Errorf("opening %s: %w", name, err)
-}
-
-// portsThatExist lists the serial ports of this machine. The enumerator may
-// return entries without a name.
-func portsThatExist() string {
-	list, err := serial.GetPortsList()
-	list = slices.DeleteFunc(list, func(s string) bool { return s == "" })
-	if err != nil || len(list) == 0 {
-		return "this machine shows no serial ports"
-	}
-	slices.Sort(list)
-	return "this machine has " + strings.Join(list, ", ")
 }

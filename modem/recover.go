@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -45,12 +46,27 @@ func (m *Modem) Run(ctx context.Context) error {
 		m.down(err)
 		m.count(err)
 		wait := m.holdOff(err)
-		m.log.Warn("modem failed", "error", err, "failures", m.failures, "retry_in", wait)
+		m.complain(err, wait)
 		if !sleep(ctx, wait) {
 			m.down(holdfast.ErrClosed)
 			return nil
 		}
 	}
+}
+
+// complainAgain is how often a failure that lasts is told.
+const complainAgain = time.Hour
+
+// complain logs a failure, and one that is repeated seldom: a module that is not
+// plugged in must not fill the disk with its log.
+func (m *Modem) complain(err error, wait time.Duration) {
+	level := slog.LevelWarn
+	if err.Error() == m.complaint && time.Since(m.complained) < complainAgain {
+		level = slog.LevelDebug
+	} else {
+		m.complaint, m.complained = err.Error(), time.Now()
+	}
+	m.log.Log(context.Background(), level, "modem failed", "error", err, "failures", m.failures, "retry_in", wait)
 }
 
 // live is one life of the port: open, bring up, watch. A module that reboots
@@ -108,13 +124,11 @@ func (m *Modem) begin(ctx context.Context, port io.ReadWriteCloser) *link {
 }
 
 func (m *Modem) openPort(ctx context.Context) (io.ReadWriteCloser, error) {
-	var port io.ReadWriteCloser
-	var err error
+	open := m.openNamed
 	if m.o.Open != nil {
-		port, err = m.o.Open(ctx)
-	} else {
-		port, err = openSerial(m.o.Port, m.baud, m.o.FlowControl)
+		open = m.o.Open
 	}
+	port, err := open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errPort, err)
 	}
@@ -164,6 +178,7 @@ func (m *Modem) ready(l *link) {
 		return
 	}
 	m.up, m.problem = true, nil
+	m.complaint = ""
 	m.setStateLocked(StateReady)
 	m.changedLocked()
 	m.log.Info("modem ready", "model", m.status.Model.Value, "operator", m.status.Operator.Value,
@@ -203,7 +218,7 @@ func (m *Modem) count(err error) {
 		m.waits = 1
 	}
 	var person needsPerson
-	if errors.Is(err, errPort) || errors.As(err, &person) {
+	if notThere(err) || errors.As(err, &person) {
 		return
 	}
 	m.failures++
@@ -213,6 +228,10 @@ func (m *Modem) count(err error) {
 		}
 	}
 }
+
+// notThere reports whether err is of a port that cannot be opened, or that was
+// unplugged: nothing that a reset can mend.
+func notThere(err error) bool { return errors.Is(err, errPort) || errors.Is(err, io.EOF) }
 
 // prove says that the module has shown itself good.
 func (m *Modem) prove() {
@@ -229,7 +248,7 @@ func (m *Modem) holdOff(err error) time.Duration {
 		d *= 2
 	}
 	d = min(d, m.o.Timing.HoldOffMax)
-	if errors.Is(err, errPort) {
+	if notThere(err) {
 		d = min(d, 5*m.o.Timing.HoldOff)
 	}
 	return d - time.Duration(rand.Int64N(int64(d)/4+1))

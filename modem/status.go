@@ -67,6 +67,7 @@ type Counters struct {
 type Status struct {
 	Name    string    `json:"name"`
 	Port    string    `json:"port"`
+	Device  string    `json:"device,omitempty"` // what Port was found to be, if it is named by USB
 	Baud    int       `json:"baud"`
 	State   State     `json:"state"`
 	Since   time.Time `json:"since"`

@@ -134,7 +134,7 @@ func (a *answers) ask(q *questions, out io.Writer) error {
 			return err
 		}
 		fmt.Fprintln(out, "There is one on", port)
-		a.modem = port
+		a.modem = lastingName(port)
 	}
 	if a.modem != "" {
 		a.apn = q.text("apn", "Access point (APN) of the SIM's operator (empty: what the module has)", a.apn)

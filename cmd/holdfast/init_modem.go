@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.bug.st/serial"
+
+	"holdfast/modem"
 )
 
 // serialPorts are the ports on which a module may be, the likely ones first.
@@ -36,6 +38,17 @@ func findModem(ports []string, answers func(port string) error) (string, error) 
 		return "", errors.New("this machine shows no serial port: is the module plugged in, and the UART enabled (Raspberry Pi: enable_uart=1 in config.txt)?")
 	}
 	return "", fmt.Errorf("no module answers on any port: is it powered, are TX and RX crossed, does another program have the port?\n%s", strings.Join(tried, "\n"))
+}
+
+// lastingName is what to write for a port, so that it is found again when the
+// module is plugged in again.
+func lastingName(port string) string {
+	for _, p := range modem.Ports() {
+		if p.Name == port {
+			return p.Value
+		}
+	}
+	return port
 }
 
 // answersAT asks for a sign of life at the usual speeds.

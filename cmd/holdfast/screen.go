@@ -164,7 +164,11 @@ func countsLine(c holdfast.Counts) string {
 }
 
 func printModem(w io.Writer, m modem.Status) {
-	fmt.Fprintf(w, "modem   %s on %s: %s since %v\n", m.Name, m.Port, m.State, age(m.Since))
+	port := m.Port
+	if m.Device != "" {
+		port += " (" + m.Device + ")"
+	}
+	fmt.Fprintf(w, "modem   %s on %s: %s since %v\n", m.Name, port, m.State, age(m.Since))
 	for _, f := range []struct {
 		name string
 		fact modem.Fact
