@@ -61,14 +61,15 @@ func (m *Modem) Connect(ctx context.Context, l Login, receive func(msg *holdfast
 	if err != nil {
 		return nil, err
 	}
-	if lk.mqtt == nil {
+	commands := lk.mqtt()
+	if commands == nil {
 		return nil, fmt.Errorf("modem %s: %w", m.o.Name, errNoMQTT)
 	}
-	if err := lk.mqtt.check(l); err != nil {
+	if err := commands.check(l); err != nil {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		s, err := m.connectOnce(ctx, lk, l, receive)
+		s, err := m.connectOnce(ctx, lk, commands, l, receive)
 		if err == nil {
 			return s, nil
 		}

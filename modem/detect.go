@@ -11,36 +11,36 @@ import (
 // detect finds out by asking what the firmware has: the same chip is sold with
 // several. Whatever one bring-up finds holds for its link.
 func (m *Modem) detect(ctx context.Context, l *link) error {
+	var found firmware
+	var err error
 	if m.o.Mode != "mqtt" {
-		if err := m.detectSockets(ctx, l); err != nil {
+		if found.sockets, err = m.detectSockets(ctx, l); err != nil {
 			return err
 		}
 	}
 	m.learn(func(s *Status) {
-		if s.Sockets = ""; l.sockets != nil {
-			s.Sockets = l.sockets.name()
+		if s.Sockets = ""; found.sockets != nil {
+			s.Sockets = found.sockets.name()
 		}
 	})
 	if m.o.Mode == "socket" {
-		if l.sockets == nil {
+		if found.sockets == nil {
 			return needsPerson{fmt.Errorf("%w; set mode = \"mqtt\", or use it as a network interface "+
 				"(PPP or USB) and set interface on the upstream", errNoSocket)}
 		}
-		return nil
+	} else if found.mqtt, err = m.detectDialect(ctx, l); err != nil {
+		var person needsPerson
+		if !errors.As(err, &person) || found.sockets == nil {
+			return err
+		} // the sockets do
 	}
-	l.mqtt = nil
-	err := m.detectDialect(ctx, l)
-	var person needsPerson
-	if errors.As(err, &person) && l.sockets != nil {
-		return nil // the sockets do
-	}
-	return err
+	l.firmware.Store(&found)
+	return nil
 }
 
-// detectSockets looks for TCP sockets. Firmware that has both kinds is rare; the
-// one whose bytes cross the line as they are comes first.
-func (m *Modem) detectSockets(ctx context.Context, l *link) error {
-	l.sockets = nil
+// detectSockets looks for TCP sockets; nil without. Firmware that has both kinds
+// is rare; the one whose bytes cross the line as they are comes first.
+func (m *Modem) detectSockets(ctx context.Context, l *link) (socketCommands, error) {
 	for _, c := range []struct {
 		probe, prefix string
 		commands      socketCommands
@@ -51,17 +51,16 @@ func (m *Modem) detectSockets(ctx context.Context, l *link) error {
 		_, err := m.ask(ctx, l.e, at.Command{Text: c.probe, Prefixes: []string{c.prefix}})
 		switch {
 		case err == nil:
-			l.sockets = c.commands
-			return nil
+			return c.commands, nil
 		case !at.IsRejection(err):
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // detectDialect finds the MQTT dialect. One that was configured is believed.
-func (m *Modem) detectDialect(ctx context.Context, l *link) error {
+func (m *Modem) detectDialect(ctx context.Context, l *link) (mqttCommands, error) {
 	for _, d := range []struct {
 		name, probe, prefix string
 		commands            mqttCommands
@@ -73,9 +72,8 @@ func (m *Modem) detectDialect(ctx context.Context, l *link) error {
 		{"airm2m", "AT+MCONFIG=?", "+MCONFIG", nil},
 	} {
 		if m.o.Dialect == d.name {
-			l.mqtt = d.commands
 			m.learn(func(s *Status) { s.Dialect = d.name })
-			return nil
+			return d.commands, nil
 		}
 		if m.o.Dialect != "" && m.o.Dialect != "auto" {
 			continue
@@ -83,16 +81,15 @@ func (m *Modem) detectDialect(ctx context.Context, l *link) error {
 		_, err := m.ask(ctx, l.e, at.Command{Text: d.probe, Prefixes: []string{d.prefix}})
 		switch {
 		case err == nil && d.commands != nil:
-			l.mqtt = d.commands
 			m.learn(func(s *Status) { s.Dialect = d.name })
-			return nil
+			return d.commands, nil
 		case err == nil:
-			return needsPerson{fmt.Errorf("the module speaks the MQTT commands %q, which are not supported; "+
+			return nil, needsPerson{fmt.Errorf("the module speaks the MQTT commands %q, which are not supported; "+
 				"use it as a network interface (PPP or USB) and set interface on the upstream", d.name)}
 		case !at.IsRejection(err):
-			return err
+			return nil, err
 		}
 	}
-	return needsPerson{errors.New("the module has no MQTT commands that are known here; " +
+	return nil, needsPerson{errors.New("the module has no MQTT commands that are known here; " +
 		"use it as a network interface (PPP or USB) and set interface on the upstream")}
 }

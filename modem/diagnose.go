@@ -95,10 +95,12 @@ func (m *Modem) lookAT(ctx context.Context, l *link) (string, error) {
 	if err := m.detect(ctx, l); err != nil {
 		return "", err
 	}
-	if l.sockets == nil { // mode does not want them; for a comparison they are good
-		if err := m.detectSockets(ctx, l); err != nil {
+	if l.sockets() == nil { // mode does not want them; for a comparison they are good
+		sockets, err := m.detectSockets(ctx, l)
+		if err != nil {
 			return "", err
 		}
+		l.firmware.Store(&firmware{sockets: sockets, mqtt: l.mqtt()})
 	}
 	s := m.Status()
 	found := fmt.Sprintf("%s, firmware %s, IMEI %s, at %d baud", s.Model.Value, s.Firmware.Value, s.IMEI.Value, s.Baud)

@@ -41,8 +41,7 @@ func FuzzCMQTTGroups(f *testing.F) {
 			t.Fatal(err)
 		}
 		c := &cmqtt{m: m}
-		lk := &link{mqtt: c}
-		s := newSession(m, lk, login, nobody)
+		s := newSession(m, nil, c, login, nobody)
 		say := func(name string, text string, data []byte) { c.received(s, name, at.Line{Text: text, Data: data}) }
 		say("+CMQTTRXSTART", "+CMQTTRXSTART: 0,"+strconv.Itoa(len(topic))+","+strconv.Itoa(len(payload)+max(more, 0)), nil)
 		for rest := topic; len(rest) > 0; {

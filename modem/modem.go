@@ -21,6 +21,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/modem/at"
@@ -170,18 +171,35 @@ type Modem struct {
 type link struct {
 	e    *at.Engine
 	port io.ReadWriteCloser // without its trace; the engine owns it
-	// sockets are the commands for sockets that the firmware has; nil without.
-	// Set by the bring-up, before the link is up.
-	sockets socketCommands
-	// mqtt are the commands of the firmware's own MQTT client, nil without; as
-	// sockets.
-	mqtt mqttCommands
+	// firmware is what the last bring-up has found, nil before the first one. A
+	// module that restarts is asked anew while others still read.
+	firmware atomic.Pointer[firmware]
 	// ending has the first reason why the life, or the bring-up that it is
 	// built on, must end.
 	ending chan error
 	// Only Run's goroutine.
 	reset    bool // the ladder's step was done in this life
 	searched bool // the rate was looked for
+}
+
+// firmware has the commands of a module, which stay as they were found.
+type firmware struct {
+	sockets socketCommands // nil without
+	mqtt    mqttCommands   // of its own MQTT client, nil without
+}
+
+func (l *link) sockets() socketCommands {
+	if f := l.firmware.Load(); f != nil {
+		return f.sockets
+	}
+	return nil
+}
+
+func (l *link) mqtt() mqttCommands {
+	if f := l.firmware.Load(); f != nil {
+		return f.mqtt
+	}
+	return nil
 }
 
 func (l *link) end(err error) {

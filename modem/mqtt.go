@@ -39,14 +39,14 @@ type mqttCommands interface {
 }
 
 // connectOnce makes one attempt: prepare, open, log in.
-func (m *Modem) connectOnce(ctx context.Context, lk *link, l Login, receive func(*holdfast.Message, bool, func())) (*Session, error) {
-	if err := lk.mqtt.prepare(ctx, l); err != nil {
+func (m *Modem) connectOnce(ctx context.Context, lk *link, commands mqttCommands, l Login, receive func(*holdfast.Message, bool, func())) (*Session, error) {
+	if err := commands.prepare(ctx, l); err != nil {
 		return nil, err
 	}
-	s := newSession(m, lk, l, receive)
+	s := newSession(m, lk.e, commands, l, receive)
 	m.mu.Lock()
 	// The life may have ended since waitUp; then nobody would tell s.
-	gone := m.link != lk || !m.up
+	gone := m.link != lk || !m.up || lk.mqtt() != commands
 	if !gone {
 		m.session = s
 	}
@@ -71,7 +71,7 @@ func (m *Modem) connectOnce(ctx context.Context, lk *link, l Login, receive func
 		// connected: it would acknowledge messages that nobody takes.
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.o.Timing.Close)
 		defer cancel()
-		lk.mqtt.leave(end)
+		commands.leave(end)
 	}
 	return nil, err
 }

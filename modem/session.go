@@ -71,13 +71,13 @@ type publish struct {
 	timer *time.Timer // of the acknowledgement; nil until the module took it
 }
 
-func newSession(m *Modem, lk *link, l Login, receive func(*holdfast.Message, bool, func())) *Session {
+func newSession(m *Modem, e *at.Engine, commands mqttCommands, l Login, receive func(*holdfast.Message, bool, func())) *Session {
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd, giveUp := context.WithCancel(context.Background())
 	return &Session{
-		m: m, e: lk.e, mqtt: lk.mqtt, login: l, receive: receive, log: m.log,
+		m: m, e: e, mqtt: commands, login: l, receive: receive, log: m.log,
 		ctx: ctx, cancel: cancel, cmd: cmd, giveUp: giveUp,
-		outbox:   make(chan *publish, lk.mqtt.window()),
+		outbox:   make(chan *publish, commands.window()),
 		inbox:    make(chan *holdfast.Message, inboxSize),
 		done:     make(chan struct{}),
 		ending:   make(chan struct{}),

@@ -127,7 +127,8 @@ func (m *Modem) DialContext(ctx context.Context, network, address string) (net.C
 }
 
 func (m *Modem) openSocket(ctx context.Context, lk *link, host string, port int) (*socket, error) {
-	if lk.sockets == nil {
+	commands := lk.sockets()
+	if commands == nil {
 		return nil, errNoSocket
 	}
 	// One at a time: the answer to a dial does not always say which it is for.
@@ -137,20 +138,20 @@ func (m *Modem) openSocket(ctx context.Context, lk *link, host string, port int)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	id, err := lk.sockets.dial(ctx, host, port)
+	id, err := commands.dial(ctx, host, port)
 	if err != nil {
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.Background())
 	s := &socket{
-		m: m, e: lk.e, commands: lk.sockets, id: id,
+		m: m, e: lk.e, commands: commands, id: id,
 		remote: socketAddr{net.JoinHostPort(host, strconv.Itoa(port))},
 		wake:   make(chan struct{}, 1), ended: make(chan struct{}), cancel: cancel,
 		change: make(chan struct{}), unacked: make(map[int]int),
 		readable: true, // what has come meanwhile was announced to nobody
 	}
 	m.mu.Lock()
-	gone := m.link != lk || !m.up
+	gone := m.link != lk || !m.up || lk.sockets() != commands
 	if !gone {
 		m.conns[id] = s
 		m.status.Counters.Connects++
@@ -539,10 +540,10 @@ func (m *Modem) endSockets(err error) {
 
 // socketURC gives a line to the socket that it is about.
 func (m *Modem) socketURC(lk *link, l at.Line) bool {
-	if lk == nil || lk.sockets == nil {
+	if lk == nil || lk.sockets() == nil {
 		return false
 	}
-	id, ev, ok := lk.sockets.urc(l)
+	id, ev, ok := lk.sockets().urc(l)
 	if !ok {
 		return false
 	}
@@ -573,7 +574,7 @@ func (m *Modem) HasSocket(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return lk.sockets != nil, nil
+	return lk.sockets() != nil, nil
 }
 
 var _ net.Conn = (*socket)(nil)

@@ -46,7 +46,7 @@ func (m *Modem) urc(l at.Line) {
 			}
 		}
 	default:
-		if link != nil && link.mqtt != nil && link.mqtt.urc(s, l) {
+		if link != nil && link.mqtt() != nil && link.mqtt().urc(s, l) {
 			return
 		}
 		m.log.Debug("unsolicited result", "name", at.Name(l.Text), "bytes", len(l.Text), "cut", l.Cut)
