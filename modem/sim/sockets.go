@@ -42,6 +42,7 @@ type tcpSocket struct {
 	told   bool // that there is something in rx
 	ended  bool // the far side has closed it
 	sends  chan send
+	last   chan struct{} // closed when no send will follow
 	queued int           // sends that the air has not taken
 	more   chan struct{} // capacity 1: rx has room
 }
@@ -52,7 +53,7 @@ type send struct {
 }
 
 func (m *Module) newSocket(id int) *tcpSocket {
-	s := &tcpSocket{id: id, sends: make(chan send, socketSends), more: make(chan struct{}, 1)}
+	s := &tcpSocket{id: id, sends: make(chan send, socketSends), last: make(chan struct{}), more: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(m.ctx)
 	m.socks.all[id] = s
 	return s
@@ -97,17 +98,38 @@ func (m *Module) connectSocket(s *tcpSocket, host string, port int, then func(er
 	})
 }
 
+// sendTask is the only one that writes, so that what was taken goes in its order,
+// and the connection is closed behind the last of it.
 func (s *tcpSocket) sendTask(m *Module) {
+	defer s.cancel()
+	defer s.air.Close()
+	write := func(j send) bool {
+		_, err := s.air.Write(j.b)
+		m.post(func() {
+			if m.socks.all[s.id] == s {
+				s.queued--
+				j.done(err)
+			}
+		})
+		return err == nil
+	}
 	for {
 		select {
 		case j := <-s.sends:
-			_, err := s.air.Write(j.b)
-			m.post(func() {
-				if m.socks.all[s.id] == s {
-					s.queued--
-					j.done(err)
+			write(j)
+		case <-s.last:
+			for {
+				select {
+				case j := <-s.sends:
+					if !write(j) {
+						return
+					}
+					continue
+				default:
 				}
-			})
+				s.air.drain(m.opt.ConnectTimeout)
+				return
+			}
 		case <-s.ctx.Done():
 			return
 		}
@@ -170,29 +192,13 @@ func (s *tcpSocket) takeRx(n int) []byte {
 	return b
 }
 
-// closeSocket sends what was taken, and closes.
+// closeSocket closes when all that was taken is sent.
 func (m *Module) closeSocket(s *tcpSocket) {
 	delete(m.socks.all, s.id)
+	close(s.last)
 	if s.air == nil {
 		s.cancel()
-		return
 	}
-	m.spawn(func() {
-		defer s.cancel()
-		defer s.air.Close()
-		for {
-			select {
-			case j := <-s.sends:
-				if _, err := s.air.Write(j.b); err != nil {
-					return
-				}
-				continue
-			default:
-			}
-			break
-		}
-		s.air.drain(m.opt.ConnectTimeout)
-	})
 }
 
 // dropSockets is what a loss of power does to all of them.
