@@ -3,12 +3,16 @@ package modem_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +30,14 @@ var quickly = modem.Timing{
 	SyncWait: 200 * time.Millisecond, Idle: 30 * time.Millisecond, Gap: 30 * time.Millisecond,
 }
 
+// TestMain lets more tests run at once than there are processors: those with a
+// module mostly wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "8")
+	m.Run()
+}
+
 // site is a broker, a simulated module, and a modem that runs on its pty.
 type site struct {
 	t      *testing.T
@@ -38,7 +50,8 @@ type site struct {
 // that were left.
 func build(t *testing.T, so sim.Options, mo modem.Options) *site {
 	t.Helper()
-	before := runtime.NumGoroutine()
+	t.Parallel()
+	mine := label()
 	module, err := sim.New(so)
 	if err != nil {
 		t.Skipf("no simulated module here: %v", err)
@@ -67,9 +80,33 @@ func build(t *testing.T, so sim.Options, mo modem.Options) *site {
 		}
 		module.Close()
 		b.close()
-		until(t, "the goroutines ended", func() bool { return runtime.NumGoroutine() <= before })
+		until(t, "the goroutines ended", func() bool { return labelled(mine) <= 1 })
 	})
 	return &site{t: t, broker: b, module: module, modem: m}
+}
+
+var labels atomic.Int64
+
+// label marks this goroutine and all that it will start, for labelled.
+func label() string {
+	name := fmt.Sprintf("site-%d", labels.Add(1))
+	pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("site", name)))
+	return name
+}
+
+// labelled counts the goroutines of a label, the one that set it among them.
+func labelled(name string) (n int) {
+	var all strings.Builder
+	pprof.Lookup("goroutine").WriteTo(&all, 1)
+	alike := 0 // goroutines, in the line before that of their labels
+	for line := range strings.Lines(all.String()) {
+		if count, _, ok := strings.Cut(line, " @ "); ok {
+			alike, _ = strconv.Atoi(count)
+		} else if strings.HasPrefix(line, "# labels:") && strings.Contains(line, `"`+name+`"`) {
+			n += alike
+		}
+	}
+	return n
 }
 
 // until waits for a condition that nothing announces.

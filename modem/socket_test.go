@@ -156,22 +156,24 @@ func TestSimADialThatFailsIsExplained(t *testing.T) {
 
 func TestSimASocketThatDoesNotOpenIsGivenUp(t *testing.T) {
 	for _, kind := range []string{sim.SocketsECSO, sim.SocketsQI} {
-		s := build(t, sim.Options{Sockets: kind, Traps: sim.Traps{OpenWedge: 1}}, modem.Options{Mode: "socket"})
-		for range 2 {
-			if _, _, err := s.dial(); err == nil || !strings.Contains(err.Error(), "said nothing") {
-				t.Errorf("%s: got %v", kind, err)
+		t.Run(kind, func(t *testing.T) {
+			s := build(t, sim.Options{Sockets: kind, Traps: sim.Traps{OpenWedge: 1}}, modem.Options{Mode: "socket"})
+			for range 2 {
+				if _, _, err := s.dial(); err == nil || !strings.Contains(err.Error(), "said nothing") {
+					t.Errorf("got %v", err)
+				}
 			}
-		}
-		until(t, "the module was reset", func() bool { return s.modem.Status().Counters.Resets > 0 })
-		s.module.SetTraps(sim.Traps{})
-		until(t, "it connects", func() bool {
-			through, far, err := s.dial()
-			if err != nil {
-				return false
-			}
-			through.Close()
-			far.Close()
-			return true
+			until(t, "the module was reset", func() bool { return s.modem.Status().Counters.Resets > 0 })
+			s.module.SetTraps(sim.Traps{})
+			until(t, "it connects", func() bool {
+				through, far, err := s.dial()
+				if err != nil {
+					return false
+				}
+				through.Close()
+				far.Close()
+				return true
+			})
 		})
 	}
 }
