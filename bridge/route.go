@@ -55,6 +55,9 @@ type Route struct {
 	Name      string // unique in its bridge; DefaultName if empty
 	Direction Direction
 	Filter    string
+	// Exclude are filters like Filter, relative to the prefixes too, whose topics
+	// the route leaves alone: a later one may own them.
+	Exclude []string
 	// The prefixes may be empty. They must not have wildcards.
 	LocalPrefix, RemotePrefix string
 	// QoS out is what is used towards the far broker whatever the message was
@@ -100,6 +103,11 @@ func (r Route) Validate() error {
 			fault("topic %q: %w", r.Filter, err)
 		}
 	}
+	for _, f := range r.Exclude {
+		if err := topic.ValidFilter(r.LocalPrefix + f); err != nil {
+			fault("exclude %q: %w", f, err)
+		}
+	}
 	for _, p := range []struct{ key, prefix string }{{"local_prefix", r.LocalPrefix}, {"remote_prefix", r.RemotePrefix}} {
 		if strings.ContainsAny(p.prefix, "+#\x00") {
 			fault("%s %q: a prefix must not have a wildcard", p.key, p.prefix)
@@ -121,7 +129,8 @@ type outRoute struct {
 	literal     string // the part of filter that every topic must begin with
 	remote      string // prefix
 	remoteSpace string // filter of what is published remotely
-	echoes      bool   // what it sends may match a subscription of this bridge
+	exclude     []string
+	echoes      bool // what it sends may match a subscription of this bridge
 }
 
 func newOutRoute(r Route) outRoute {
@@ -130,12 +139,16 @@ func newOutRoute(r Route) outRoute {
 		name: r.Name, lane: r.Lane, qos: r.QoS, retain: r.Retain,
 		prefix: r.LocalPrefix, filter: f, literal: literal(f),
 		remote: r.RemotePrefix, remoteSpace: r.RemotePrefix + r.Filter,
+		exclude: prefixed(r.LocalPrefix, r.Exclude),
 	}
 }
 
 // toRemote maps a local topic name.
 func (r *outRoute) toRemote(name string) (string, bool) {
 	if !strings.HasPrefix(name, r.literal) || !strings.HasPrefix(name, r.prefix) || !topic.Match(r.filter, name) {
+		return "", false
+	}
+	if matchesAny(r.exclude, name) {
 		return "", false
 	}
 	if r.prefix == r.remote {
@@ -154,6 +167,7 @@ type inRoute struct {
 	prefix       string // remote
 	remoteFilter string // what is subscribed
 	localSpace   string // filter of what is published locally
+	exclude      []string
 }
 
 func newInRoute(r Route) inRoute {
@@ -161,6 +175,7 @@ func newInRoute(r Route) inRoute {
 		name: r.Name, qos: r.QoS, retain: r.Retain,
 		local: r.LocalPrefix, prefix: r.RemotePrefix,
 		remoteFilter: r.RemotePrefix + r.Filter, localSpace: r.LocalPrefix + r.Filter,
+		exclude: prefixed(r.RemotePrefix, r.Exclude),
 	}
 }
 
@@ -169,8 +184,28 @@ func (r *inRoute) toLocal(name string) (string, bool) {
 	if !strings.HasPrefix(name, r.prefix) || !topic.Match(r.remoteFilter, name) {
 		return "", false
 	}
+	if matchesAny(r.exclude, name) {
+		return "", false
+	}
 	to := r.local + name[len(r.prefix):]
 	return to, to != "" && len(to) <= maxTopic
+}
+
+// prefixed are the filters behind a prefix.
+func prefixed(prefix string, filters []string) (list []string) {
+	for _, f := range filters {
+		list = append(list, prefix+f)
+	}
+	return list
+}
+
+func matchesAny(filters []string, name string) bool {
+	for _, f := range filters {
+		if topic.Match(f, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // maxTopic is the most bytes of a topic (MQTT 3.1.1, 1.5.3).

@@ -21,6 +21,27 @@ func quietBridge(t testing.TB, routes ...Route) *Bridge {
 	return b
 }
 
+func TestWhatARouteExcludesGoesToALaterOneOrStays(t *testing.T) {
+	b := quietBridge(t,
+		Route{Name: "most", Direction: Both, Filter: "+/#", Exclude: []string{"raw/#", "+/debug"}, LocalPrefix: "s/", RemotePrefix: "gw/"},
+		Route{Name: "raw", Filter: "raw/a", LocalPrefix: "s/"})
+	for name, want := range map[string]string{
+		"s/t/1": "most", "s/raw/a": "raw", "s/raw/b": "", "s/raw": "", "s/t/debug": "", "s/t/debug/1": "most", "s/debug": "most",
+	} {
+		if got, _, _, _ := b.Match(&holdfast.Message{Topic: name}); got != want {
+			t.Errorf("%s goes by route %q, want %q", name, got, want)
+		}
+	}
+	for name, want := range map[string]bool{"gw/t/1": true, "gw/raw/a": false, "gw/t/debug": false} {
+		if _, got := b.bringDown(&holdfast.Message{Topic: name}); got != want {
+			t.Errorf("%s comes down: %v, want %v", name, got, want)
+		}
+	}
+	if err := (Route{Filter: "a/#", Exclude: []string{"a+"}}).Validate(); err == nil {
+		t.Error("an exclude that is no filter is taken")
+	}
+}
+
 func TestARouteMapsLocalToRemoteTopicsAndBack(t *testing.T) {
 	for _, tc := range []struct{ filter, local, remote, from, to string }{
 		{"sensors/#", "", "", "sensors/t1", "sensors/t1"},

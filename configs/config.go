@@ -254,6 +254,7 @@ type Route struct {
 	Name         string        `toml:"name"`
 	Direction    string        `toml:"direction" oneof:"out|in|both"`
 	Topic        string        `toml:"topic"`
+	Exclude      []string      `toml:"exclude"` // filters like Topic, whose messages it leaves alone
 	LocalPrefix  string        `toml:"local_prefix" vars:"yes"`
 	RemotePrefix string        `toml:"remote_prefix" vars:"yes"`
 	QoS          int           `toml:"qos" min:"0" max:"2"`

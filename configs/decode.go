@@ -81,6 +81,8 @@ func (d *decoder) table(n *node, v reflect.Value, path string) {
 func (d *decoder) value(n *node, v reflect.Value, f reflect.StructField, path string) {
 	d.lines[path] = n.line
 	switch {
+	case v.Type() == reflect.TypeFor[[]string]():
+		d.words(n, v, path)
 	case v.Kind() == reflect.Slice:
 		d.list(n, v, path)
 	case v.Kind() == reflect.Struct && v.Type() != reflect.TypeFor[Secret]():
@@ -96,6 +98,26 @@ func (d *decoder) value(n *node, v reflect.Value, f reflect.StructField, path st
 	default:
 		d.scalar(n, v, f, path)
 	}
+}
+
+// words decodes a list of strings.
+func (d *decoder) words(n *node, v reflect.Value, path string) {
+	const wanted = `a list of strings; write it as ["a", "b"]`
+	if n.kind != listKind {
+		d.wrongKind(n, path, wanted)
+		return
+	}
+	var words []string
+	for i, element := range n.list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		d.lines[at] = element.line
+		if element.kind != stringKind {
+			d.wrongKind(element, path, wanted)
+			return
+		}
+		words = append(words, element.text)
+	}
+	v.Set(reflect.ValueOf(words))
 }
 
 // list decodes [[name]] tables. An element starts from its defaults.

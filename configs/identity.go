@@ -124,7 +124,7 @@ func (k *checker) resolve(v reflect.Value, path string, who Identity, bridge str
 	for _, f := range fields(v.Type()) {
 		at, v := join(path, f.Tag.Get("toml")), v.FieldByIndex(f.Index)
 		switch {
-		case v.Kind() == reflect.Slice:
+		case isList(f.Type):
 			for i := range v.Len() {
 				k.resolve(v.Index(i), fmt.Sprintf("%s[%d]", at, i), who, bridge)
 			}

@@ -76,12 +76,17 @@ func schema(t reflect.Type, table string, visit func(table string, f reflect.Str
 		visit(table, f)
 		name := join(strings.Trim(table, "[]"), f.Tag.Get("toml"))
 		switch {
-		case f.Type.Kind() == reflect.Slice:
+		case isList(f.Type):
 			schema(f.Type.Elem(), "[["+name+"]]", visit)
 		case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[Secret]():
 			schema(f.Type, "["+name+"]", visit)
 		}
 	}
+}
+
+// isList reports whether t is a list of tables.
+func isList(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct
 }
 
 func headers(tables []string) []string {

@@ -101,7 +101,7 @@ func TestGatewaySampleShowsDefaultsOfLists(t *testing.T) {
 	if !reflect.DeepEqual(c.Bridges[0], b) {
 		t.Errorf("bridge: gateway.toml says\n%+v, the default is\n%+v", c.Bridges[0], b)
 	}
-	if shown != r {
+	if !reflect.DeepEqual(shown, r) {
 		t.Errorf("route: gateway.toml says\n%+v, the default is\n%+v", shown, r)
 	}
 }

@@ -89,7 +89,7 @@ func (k *checker) bounds(v reflect.Value, path string) {
 	for _, f := range fields(v.Type()) {
 		at, v := join(path, f.Tag.Get("toml")), v.FieldByIndex(f.Index)
 		switch {
-		case v.Kind() == reflect.Slice:
+		case isList(f.Type):
 			for i := range v.Len() {
 				k.bounds(v.Index(i), fmt.Sprintf("%s[%d]", at, i))
 			}

@@ -195,6 +195,7 @@ func (k *checker) routes(b *Bridge, path string) {
 			k.fault(at+".topic", "%v; correct it", err)
 			continue
 		}
+		k.excludes(r, at)
 		for _, p := range []struct{ key, prefix string }{{"local_prefix", r.LocalPrefix}, {"remote_prefix", r.RemotePrefix}} {
 			if strings.ContainsAny(p.prefix, "+#") {
 				k.fault(at+"."+p.key, "%s has a wildcard; they stand in topic only", quote(p.prefix))
@@ -204,6 +205,24 @@ func (k *checker) routes(b *Bridge, path string) {
 		}
 	}
 	k.promises(b, path)
+}
+
+// maxExcludes is the most filters of a route: each is tried with every message.
+const maxExcludes = 100
+
+func (k *checker) excludes(r Route, path string) {
+	if len(r.Exclude) > maxExcludes {
+		k.fault(path+".exclude", "has %d filters; write at most %d", len(r.Exclude), maxExcludes)
+		return
+	}
+	for i, filter := range r.Exclude {
+		at := fmt.Sprintf("%s.exclude[%d]", path, i)
+		if err := filterError(filter); err != nil {
+			k.fault(at, "%s: %v; correct it", quote(filter), err)
+		} else if !overlap(filter, r.Topic) {
+			k.fault(at, "%s has nothing in common with topic %s; write it as it would stand there, without local_prefix", quote(filter), quote(r.Topic))
+		}
+	}
 }
 
 func filterError(filter string) error {

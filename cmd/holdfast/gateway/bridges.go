@@ -113,7 +113,7 @@ func upstreamName(u configs.Upstream) string {
 
 func route(r configs.Route) bridge.Route {
 	return bridge.Route{
-		Name: r.Name, Direction: direction(r.Direction), Filter: r.Topic,
+		Name: r.Name, Direction: direction(r.Direction), Filter: r.Topic, Exclude: r.Exclude,
 		LocalPrefix: r.LocalPrefix, RemotePrefix: r.RemotePrefix,
 		QoS: byte(r.QoS), Retain: r.Retain, Lane: lane(r.Priority),
 	}
