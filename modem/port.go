@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -48,6 +50,15 @@ func openSerial(name string, baud int, flowControl bool) (*serialPort, error) {
 	}); err != nil {
 		file.Close()
 		return nil, portError(name, err)
+	}
+	// Programs that lock in another way, or not at all, would get half of what
+	// the module says; and root is not kept out by TIOCEXCL. The other side of
+	// a pty may well have this one open.
+	if real, err := filepath.EvalSymlinks(name); err == nil && !strings.HasPrefix(real, "/dev/pts/") {
+		if h, found := theseProcesses().holding(real); found {
+			file.Close()
+			return nil, inUse(name, h, unix.EBUSY)
+		}
 	}
 	mode, err := serial.Open(name, &serial.Mode{BaudRate: baud, DataBits: 8})
 	if err != nil {
@@ -148,8 +159,11 @@ func portError(name string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("no permission for %s; add the gateway's user to the group dialout: %w", name, err)
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EWOULDBLOCK):
-		return fmt.Errorf("%s is in use by another program (a second gateway? a getty, ModemManager, minicom?); "+
-			"stop it; fuser -v %s shows it: %w", name, name, err)
+		h, found := theseProcesses().holding(name)
+		if !found {
+			h, _ = theseProcesses().suspect(name)
+		}
+		return inUse(name, h, err)
 	case errors.Is(err, unix.ENOTTY):
 		return fmt.Errorf("%s is not a serial port; %s: %w", name, namesOf(thisMachine().ports()), err)
 	}

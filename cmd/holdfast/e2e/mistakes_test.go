@@ -185,7 +185,7 @@ func TestMistakeModuleInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := mistaken(t, mistakenModem(m.Path(), "127.0.0.1:1"))
-	g.leadsTo("WARNING modem lte is not ready", "is in use by another program", "stop it; fuser -v")
+	g.leadsTo("WARNING modem lte is not ready", "is in use by e2e.test (process ", "stop it first")
 }
 
 func TestMistakePortTaken(t *testing.T) {
