@@ -107,6 +107,7 @@ type Bridge struct {
 	origin      string // the loop cut
 	out         []outRoute
 	in          []inRoute
+	encodings   map[string]Encoding // by route; none is AsIs
 	upstreams   []UpstreamOption
 	ways        []way // of upstreams; guarded by status.mu
 	failback    time.Duration
@@ -142,6 +143,7 @@ func New(o Options) (*Bridge, error) {
 		log:     o.Logger.With(slog.String("bridge", o.Name)),
 
 		stateTopic: o.StateTopic, farStateTopic: o.FarStateTopic, stateSpace: o.StateSpace,
+		encodings: make(map[string]Encoding),
 	}
 	if o.GatewayID != "" {
 		b.log = b.log.With(slog.String("gateway", o.GatewayID))
@@ -176,6 +178,7 @@ func New(o Options) (*Bridge, error) {
 			continue
 		}
 		if r.Direction.out() {
+			b.encodings[r.Name] = r.Encoding
 			b.out = append(b.out, newOutRoute(r))
 		}
 		if r.Direction.in() {

@@ -12,6 +12,8 @@ type Explanation struct {
 	QoS    byte
 	Retain bool // a RETAIN flag is kept
 	Lane   holdfast.Lane
+	// Encoding is the form of the payload.
+	Encoding Encoding
 }
 
 // Explain returns every route out that matches a local topic, in their order:
@@ -25,6 +27,7 @@ func Explain(routes []Route, name string) (list []Explanation) {
 		if to, ok := o.toRemote(name); ok {
 			list = append(list, Explanation{
 				Route: nameOf(r), Owner: len(list) == 0, Remote: to, QoS: r.QoS, Retain: r.Retain, Lane: r.Lane,
+				Encoding: r.Encoding,
 			})
 		}
 	}

@@ -99,6 +99,7 @@ func (c *connection) await(met func() bool) bool {
 // send publishes one item. One that was the oldest when the last connection
 // died goes alone: if the connection dies again, it is known who did it.
 func (c *connection) send(it holdfast.Item) {
+	c.encode(&it)
 	f := c.take(it)
 	alone := c.b.suspect.is(it.ID)
 	if alone && !c.await(func() bool { return c.inflight == 1 }) {

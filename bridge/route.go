@@ -70,8 +70,9 @@ type Route struct {
 	// the broker treats us as a bridge. Retain false clears it. Retained
 	// messages come again whenever the connection was lost, because every
 	// connection subscribes anew.
-	Retain bool
-	Lane   holdfast.Lane // out: the lane of the queue
+	Retain   bool
+	Lane     holdfast.Lane // out: the lane of the queue
+	Encoding Encoding      // out: the form of the payload
 }
 
 // DefaultName is the name of a route that was given none.
@@ -91,6 +92,9 @@ func (r Route) Validate() error {
 	}
 	if r.QoS > 2 {
 		fault("qos is %d: it must be 0, 1 or 2", r.QoS)
+	}
+	if r.Encoding > Base64Always {
+		fault("encoding must be none, base64 or base64-always")
 	}
 	if r.Lane >= holdfast.LaneCount {
 		fault("priority must be high, normal or low")

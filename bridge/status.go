@@ -39,8 +39,11 @@ type Status struct {
 	// carries; 0 before the first acknowledgement.
 	InflightLimit int64  `json:"inflight_limit_bytes"`
 	Quarantined   uint64 `json:"quarantined"`
-	Received      uint64 `json:"received"`         // commands that the local broker has accepted
-	Waiting       int64  `json:"received_waiting"` // commands that it has not accepted yet
+	// Encoded are the messages that were sent in base64, those sent again
+	// included.
+	Encoded  uint64 `json:"encoded"`
+	Received uint64 `json:"received"`         // commands that the local broker has accepted
+	Waiting  int64  `json:"received_waiting"` // commands that it has not accepted yet
 	// Dropped are commands that were not delivered: DroppedLoop our own
 	// publishes come back, DroppedFull QoS 0 over the bound, DroppedRefused
 	// refused for good by the local broker, DroppedUnrouted for no route.
@@ -64,6 +67,7 @@ func (b *Bridge) Status() Status {
 	s.Inflight = b.status.inflight.Load()
 	s.InflightLimit = b.status.limit.Load()
 	s.Quarantined = b.status.quarantined.Load()
+	s.Encoded = b.status.encoded.Load()
 	s.Received = b.status.received.Load()
 	s.Waiting = b.status.pending.Load()
 	s.DroppedLoop = b.status.loop.Load()
@@ -79,7 +83,7 @@ type status struct {
 	mu sync.Mutex
 	s  Status // only the fields that are no counters
 
-	sent, acked, quarantined                atomic.Uint64
+	sent, acked, quarantined, encoded       atomic.Uint64
 	received, loop, full, refused, unrouted atomic.Uint64
 	inflight, pending, rtt, limit           atomic.Int64
 }

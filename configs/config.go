@@ -261,7 +261,14 @@ type Route struct {
 	Retain       bool          `toml:"retain"` // keep the RETAIN flag; false sends without
 	Priority     string        `toml:"priority" oneof:"high|normal|low"`
 	MaxAge       time.Duration `toml:"max_age" min:"0s" max:"87600h"` // 0: that of the queue
+	Encoding     string        `toml:"encoding" oneof:"none|base64|base64-always"`
 }
+
+// The forms in which a route sends payloads, besides as they are.
+const (
+	Base64       = "base64" // where the way cannot carry them as they are
+	Base64Always = "base64-always"
+)
 
 // Default is what the gateway does without a file: a broker on the loopback
 // interface, with its data beside it.
@@ -317,7 +324,7 @@ func (b *Bridge) setDefaults() {
 	}
 }
 
-func (r *Route) setDefaults() { *r = Route{QoS: 1, Retain: true, Priority: "normal"} }
+func (r *Route) setDefaults() { *r = Route{QoS: 1, Retain: true, Priority: "normal", Encoding: "none"} }
 
 // SocketPath is the unix socket of the command line.
 func (c *Config) SocketPath() string {

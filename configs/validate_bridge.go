@@ -187,6 +187,9 @@ func (k *checker) routes(b *Bridge, path string) {
 			k.fault(named, "%s cannot be a name; write up to 200 letters", quote(r.Name))
 		}
 		names[r.Name] = k.line(named)
+		if r.Direction == In && (r.Encoding == Base64 || r.Encoding == Base64Always) {
+			k.fault(at+".encoding", "is for what goes out, and this route brings in; take the line out")
+		}
 		if r.Topic == "" {
 			k.missing(at+".topic", `is missing; write a topic filter, as in topic = "sensors/#"`)
 			continue

@@ -43,7 +43,7 @@ func carriable(msg *holdfast.Message) error {
 	for i, c := range msg.Payload {
 		if c < ' ' {
 			return fmt.Errorf("its payload is binary (0x%02x at %d), and this module carries text in one line only; "+
-				"encode it (base64, JSON without line ends), or use mode = \"socket\": %w", c, i, holdfast.ErrRefused)
+				"give its route encoding = \"base64\", or use mode = \"socket\": %w", c, i, holdfast.ErrRefused)
 		}
 	}
 	return nil

@@ -135,6 +135,10 @@ func (s *Session) Publish(msg *holdfast.Message, again bool, done func(error)) {
 	s.mu.Unlock()
 }
 
+// Carries says why the module can never carry msg, with an error that wraps
+// holdfast.ErrRefused or holdfast.ErrTooLarge; nil if it can. It does not block.
+func (s *Session) Carries(msg *holdfast.Message) error { return s.mqtt.carriable(msg) }
+
 // takeIDLocked is a packet identifier that is not in use.
 func (s *Session) takeIDLocked() uint16 {
 	return s.m.ids.take(func(id uint16) bool { _, ok := s.inflight[id]; return ok })

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/cmd/holdfast/gateway"
+	"holdfast/configs"
 	"holdfast/edge/topic"
 )
 
@@ -67,6 +68,12 @@ func explain(w io.Writer, name string, bridges []gateway.Explanation, every time
 				retain = "RETAIN as published"
 			}
 			fmt.Fprintf(w, "  bridge %s: by route %q to %s, QoS %d, %s, %s priority\n", b.Bridge, r.Route, r.Remote, r.QoS, retain, r.Lane)
+			switch r.Encoding.String() {
+			case configs.Base64:
+				fmt.Fprintln(w, "    its payload in base64 where the way cannot carry it as it is")
+			case configs.Base64Always:
+				fmt.Fprintln(w, "    its payload in base64")
+			}
 			fmt.Fprintf(w, "    about %d bytes on the link for each", b.Bytes)
 			if every > 0 {
 				fmt.Fprintf(w, "; at one every %v %.1f MB a month", every, float64(b.Bytes)*float64(month)/float64(every)/1e6)

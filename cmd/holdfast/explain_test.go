@@ -22,6 +22,10 @@ remote_prefix = "site/{id}/"
 priority = "high"
 [[bridge.route]]
 direction = "out"
+topic = "raw/#"
+encoding = "base64-always"
+[[bridge.route]]
+direction = "out"
 topic = "#"
 [[bridge]]
 name = "other"
@@ -43,6 +47,13 @@ topic = "#"
 `
 	if code != 0 || stdout != want {
 		t.Errorf("exit %d, %s\n%s\nwant\n%s", code, stderr, stdout, want)
+	}
+	_, stdout, _ = call(t, "explain", "-c", file, "raw/a", "--size", "100")
+	const coded = `  bridge cloud: by route "out raw/#" to raw/a, QoS 1, RETAIN as published, normal priority
+    its payload in base64
+    about 352 bytes on the link for each`
+	if !strings.Contains(stdout, coded) {
+		t.Errorf("%s\nwithout\n%s", stdout, coded)
 	}
 	for _, args := range [][]string{{"explain"}, {"explain", "a/#"}, {"explain", "a", "--size", "-1"}, {"explain", "a", "b"}} {
 		if code, _, stderr := call(t, args...); code != 2 || !strings.HasPrefix(stderr, "holdfast: ") {

@@ -115,7 +115,7 @@ func route(r configs.Route) bridge.Route {
 	return bridge.Route{
 		Name: r.Name, Direction: direction(r.Direction), Filter: r.Topic, Exclude: r.Exclude,
 		LocalPrefix: r.LocalPrefix, RemotePrefix: r.RemotePrefix,
-		QoS: byte(r.QoS), Retain: r.Retain, Lane: lane(r.Priority),
+		QoS: byte(r.QoS), Retain: r.Retain, Lane: lane(r.Priority), Encoding: encoding(r.Encoding),
 	}
 }
 
@@ -148,6 +148,16 @@ func lane(s string) holdfast.Lane {
 		}
 	}
 	return holdfast.Normal
+}
+
+func encoding(s string) bridge.Encoding {
+	switch s {
+	case configs.Base64:
+		return bridge.Base64
+	case configs.Base64Always:
+		return bridge.Base64Always
+	}
+	return bridge.AsIs
 }
 
 func whenFull(s string) storage.WhenFull {

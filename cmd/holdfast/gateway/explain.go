@@ -24,7 +24,7 @@ func Explain(cfg *configs.Config, name string, size int) (list []Explanation) {
 		e := Explanation{Bridge: b.Name, Routes: bridge.Explain(routes, name)}
 		if len(e.Routes) > 0 {
 			first := e.Routes[0]
-			e.Bytes = bridge.WireSize(len(first.Remote), size, first.QoS, len(b.Upstreams) > 0 && b.Upstreams[0].TLS())
+			e.Bytes = bridge.WireSize(len(first.Remote), first.Encoding.Size(size), first.QoS, len(b.Upstreams) > 0 && b.Upstreams[0].TLS())
 		}
 		list = append(list, e)
 	}
