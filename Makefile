@@ -20,7 +20,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X holdfast/cmd/holdfast/gateway.bui
 # Run as a command of its own version: as a tool in go.mod it would raise the
 # versions of modules that are part of the gateway.
 STATICCHECK := GOFLAGS= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 # Where "make build" puts the program.
 OUT ?= build/holdfast
 # For "make crash"; SEED repeats the decisions of a run.
@@ -99,7 +99,7 @@ cross: modules ## Build for every processor
 	done
 
 .PHONY: fuzz
-fuzz: modules ## Run every fuzz target for FUZZTIME (5s) each
+fuzz: modules ## Run every fuzz target for FUZZTIME (3s) each
 	FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/fuzz.sh
 
 .PHONY: bench

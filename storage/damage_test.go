@@ -241,6 +241,7 @@ func TestTheImageItselfHasNoDamage(t *testing.T) {
 // is there and in order, and the books balance. A flipped byte costs no more
 // than the batch or block that it is in.
 func TestDamageMatrix(t *testing.T) {
+	t.Parallel()
 	im := damageImage(t)
 	seed, rounds := uint64(1), 1
 	if v := os.Getenv("HOLDFAST_DAMAGE"); v != "" { // SEED,ROUNDS

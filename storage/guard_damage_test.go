@@ -14,6 +14,7 @@ import (
 
 // What Badger refuses, or would end the process for, or would silently remove.
 func TestOddFilesDoNotKeepItClosed(t *testing.T) {
+	t.Parallel()
 	im := damageImage(t)
 	for _, c := range []struct {
 		name string

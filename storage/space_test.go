@@ -385,8 +385,10 @@ func merged(t *testing.T, dir string) {
 }
 
 func TestAFullDiskKillsNobodyAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, rule := range []string{"refuse", "drop"} {
 		t.Run(rule, func(t *testing.T) {
+			t.Parallel()
 			disk := smallDisk(t, 64<<20)
 			life := 0
 			run := func(steps func(say func(what any) (safe int, end string))) {

@@ -206,8 +206,8 @@ func expires(b *bench) {
 	}
 	// A later change of the bound counts for what is queued already.
 	b.fill(q, 100, 101)
-	clock.pass(2 * time.Hour)
 	q = b.queue("bridge/a", storage.QueueOptions{Ledger: true})
+	clock.pass(2 * time.Hour)
 	b.next(q, "100")
 }
 
