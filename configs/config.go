@@ -180,6 +180,7 @@ type Modem struct {
 	APNAuth         string `toml:"apn_auth" oneof:"auto|chap|pap"`
 	PIN             Secret `toml:"pin" env:"yes" file:"pin_file"`
 	PINFile         string `toml:"pin_file"`
+	ResetLine       string `toml:"reset_line" oneof:"none|dtr|rts"`
 	PowerCommand    string `toml:"power_command"` // a command line for the shell
 }
 
@@ -305,7 +306,7 @@ func Default() *Config {
 func (l *Listener) setDefaults() { *l = Listener{Transport: "tcp", Origins: "*"} }
 
 func (m *Modem) setDefaults() {
-	*m = Modem{Baud: 115200, Dialect: "auto", Mode: "auto", APNAuth: "auto"}
+	*m = Modem{Baud: 115200, Dialect: "auto", Mode: "auto", APNAuth: "auto", ResetLine: "none"}
 }
 
 func (b *Bridge) setDefaults() {

@@ -149,6 +149,9 @@ func (k *checker) modems() {
 		if pin := m.PIN.Reveal(); pin != "" && (len(pin) < 4 || len(pin) > 8 || strings.Trim(pin, "0123456789") != "") {
 			k.fault(path+".pin", `a PIN is 4 to 8 digits; write them in quotes, as in "0000"`)
 		}
+		if m.ResetLine == "rts" && m.FlowControl {
+			k.fault(path+".reset_line", "flow_control needs RTS; wire the reset to DTR, or take one of the two out")
+		}
 		if m.Name != "" && !used[m.Name] {
 			k.warn(path, "no upstream goes through it; write via = %q in a [[bridge.upstream]]", m.Name)
 		}

@@ -19,19 +19,10 @@ const levelTrace = slog.LevelDebug
 // come means that everything set so far is lost, and ends it with errRebooted.
 func (m *Modem) bringUp(ctx context.Context, l *link) error {
 	m.setState(StateStarting) // the last problem is shown until there is success
-	if err := m.answer(ctx, l); err != nil {
-		if !errors.Is(err, errSilent) || m.o.PowerCycle == nil || m.step() == "" || l.reset {
-			return err
-		}
-		// No command gets through, so nothing softer is of use.
-		if err := m.reset(ctx, l, "power"); err != nil {
-			return err
-		}
-	}
-	if step := m.step(); step != "" && !l.reset {
-		if err := m.reset(ctx, l, step); err != nil {
-			return err
-		}
+	release, err := m.climb(ctx, l)
+	defer release()
+	if err != nil {
+		return err
 	}
 	select { // a boot message until here is no news
 	case <-l.ending:
@@ -156,50 +147,6 @@ func whoAnswers(sample []byte) (what, try string) {
 		return "a login prompt", "a console is on this port: sudo systemctl disable --now serial-getty@ttyXXX, and remove console= from the kernel's command line"
 	}
 	return "text that is no answer to AT", "check the baud rate, and that this is the module's AT port"
-}
-
-// reset does what the ladder has come to, once in a life.
-func (m *Modem) reset(ctx context.Context, l *link, step string) error {
-	if turn := m.o.ResetTurn; turn != nil {
-		select {
-		case <-turn:
-			defer func() { turn <- struct{}{} }()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	l.reset = true
-	m.resets++
-	m.log.Warn("resetting the module", "step", step)
-	m.learn(func(s *Status) { s.Counters.Resets++ })
-	var err error
-	switch step {
-	case "CFUN":
-		if _, err = m.wish(ctx, l.e, at.Command{Text: "AT+CFUN=0", Timeout: m.o.Timing.Radio}); err == nil {
-			_, err = m.wish(ctx, l.e, at.Command{Text: "AT+CFUN=1", Timeout: m.o.Timing.Radio})
-		}
-		return err
-	case "ECRST":
-		if _, err = l.e.Do(ctx, at.Command{Text: "AT+ECRST"}); at.IsRejection(err) {
-			_, err = m.wish(ctx, l.e, at.Command{Text: "AT+CFUN=1,1", Timeout: m.o.Timing.Radio})
-		}
-	case "power":
-		err = m.o.PowerCycle(ctx)
-	}
-	if err != nil && !errors.Is(err, at.ErrTimeout) {
-		return fmt.Errorf("resetting the module (%s): %w", step, err)
-	}
-	// It may answer AT once more before it goes down. A boot message, if there
-	// is one, says that it has come back.
-	select {
-	case <-l.ending:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-l.e.Done():
-		return l.e.Err()
-	case <-time.After(m.o.Timing.Reset / 6):
-	}
-	return m.answer(ctx, l)
 }
 
 // setUp makes the answers predictable: no echo, error codes.

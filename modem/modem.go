@@ -64,9 +64,13 @@ type Options struct {
 	// PowerCycle, if not nil, is the last step of recovery: it cuts the
 	// module's power and gives it back.
 	PowerCycle func(ctx context.Context) error
+	// ResetLine is the line of the port that the module's reset or power key is
+	// wired to, "dtr" or "rts"; "" for none. It is let go for a second, after the
+	// module's own reset was of no use.
+	ResetLine string
 	// ResetTurn, if not nil, is a token of one that all modems of a gateway share:
-	// who resets its module holds it meanwhile, so that there is always one that
-	// is left alone.
+	// who resets its module holds it until the module is up or has failed again, so
+	// that there is always one that is left alone.
 	ResetTurn chan struct{}
 
 	Timing Timing
@@ -90,6 +94,7 @@ type Timing struct {
 	RegPoll      time.Duration // between questions for it: 2 s
 	Poll         time.Duration // between questions for the signal: 60 s
 	Reset        time.Duration // until the module answers after a reset: 30 s
+	Pulse        time.Duration // how long the reset line is let go: 1 s
 	HoldOff      time.Duration // first wait after a failure: 2 s, doubling
 	HoldOffMax   time.Duration // 5 min
 	SyncWait     time.Duration // one AT: 1 s
@@ -118,6 +123,7 @@ func (t *Timing) defaults() {
 	set(&t.RegPoll, 2*time.Second)
 	set(&t.Poll, time.Minute)
 	set(&t.Reset, 30*time.Second)
+	set(&t.Pulse, time.Second)
 	set(&t.HoldOff, 2*time.Second)
 	set(&t.HoldOffMax, 5*time.Minute)
 	set(&t.SyncWait, time.Second)
@@ -138,13 +144,15 @@ type Modem struct {
 	memory *memory
 
 	// Owned by the goroutine of Run.
-	baud     int  // at which the module was found, or is looked for first
-	authSet  bool // user and password were given to the module
-	failures int  // lives that failed since the module proved itself
-	resets   int  // resets since then; how far up the ladder
-	waits    int  // lives that ended, of any cause, since then
-	pin      pins // what is known of the PIN
-	iface    int  // the interface of the USB device that was used last
+	baud     int           // at which the module was found, or is looked for first
+	authSet  bool          // user and password were given to the module
+	failures int           // lives that failed since the module proved itself
+	resets   int           // resets since then; how far up the ladder
+	waits    int           // lives that ended, of any cause, since then
+	pin      pins          // what is known of the PIN
+	cutAt    time.Time     // when a module that is not there is given power again
+	cutWait  time.Duration // the wait before that
+	iface    int           // the interface of the USB device that was used last
 
 	complaint  string // the failure that was logged last, and when
 	complained time.Time
@@ -229,6 +237,11 @@ func New(o Options) (*Modem, error) {
 	case "", "auto", "mqtt", "socket":
 	default:
 		return nil, fmt.Errorf("modem %q: there is no mode %q; use \"auto\", \"mqtt\" or \"socket\"", o.Name, o.Mode)
+	}
+	switch o.ResetLine {
+	case "", lineDTR, lineRTS:
+	default:
+		return nil, fmt.Errorf("modem %q: there is no reset_line %q; use \"dtr\", \"rts\" or \"\"", o.Name, o.ResetLine)
 	}
 	switch o.APNAuth {
 	case "", "auto", "pap", "chap":

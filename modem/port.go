@@ -108,6 +108,24 @@ func (p *serialPort) SetBaud(baud int) error {
 	return err
 }
 
+// The lines that a reset may be wired to.
+const (
+	lineDTR = "dtr"
+	lineRTS = "rts"
+)
+
+// SetLine switches DTR or RTS. A pty and a three-wire UART have none.
+func (p *serialPort) SetLine(line string, on bool) error {
+	set := p.mode.SetDTR
+	if line == lineRTS {
+		set = p.mode.SetRTS
+	}
+	if err := set(on); err != nil {
+		return fmt.Errorf("%s has no line %s (%w); set reset_line = \"\"", p.name, line, err)
+	}
+	return nil
+}
+
 // Read returns an error that wraps io.EOF when the port hangs up, and one that
 // wraps os.ErrClosed after Close.
 func (p *serialPort) Read(b []byte) (int, error) {

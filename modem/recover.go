@@ -47,6 +47,8 @@ func (m *Modem) Run(ctx context.Context) error {
 		m.count(err)
 		wait := m.holdOff(err)
 		m.complain(err, wait)
+		m.absent(ctx, err)
+		m.learn(func(s *Status) { s.Failures, s.RetryAt = m.failures, time.Now().Add(wait) })
 		if !sleep(ctx, wait) {
 			m.down(holdfast.ErrClosed)
 			return nil
@@ -179,6 +181,7 @@ func (m *Modem) ready(l *link) {
 	}
 	m.up, m.problem = true, nil
 	m.complaint = ""
+	m.status.RetryAt, m.status.Failures = time.Time{}, 0
 	m.setStateLocked(StateReady)
 	m.changedLocked()
 	m.log.Info("modem ready", "model", m.status.Model.Value, "operator", m.status.Operator.Value,
@@ -252,23 +255,6 @@ func (m *Modem) holdOff(err error) time.Duration {
 		d = min(d, 5*m.o.Timing.HoldOff)
 	}
 	return d - time.Duration(rand.Int64N(int64(d)/4+1))
-}
-
-// firstReset is the number of failures after which opening the port again is
-// not enough.
-const firstReset = 3
-
-// step is the rung of the ladder for the life that begins: after firstReset
-// failures every second life begins with a reset, each harder than the last.
-func (m *Modem) step() string {
-	if m.failures < firstReset || (m.failures-firstReset)%2 != 0 {
-		return ""
-	}
-	steps := []string{"CFUN", "ECRST"}
-	if m.o.PowerCycle != nil {
-		steps = append(steps, "power")
-	}
-	return steps[min(m.resets, len(steps)-1)]
 }
 
 // watch waits for the end of the life, and asks for signal and registration

@@ -45,14 +45,18 @@ type Signal struct {
 
 // Counters only grow.
 type Counters struct {
-	Opens         uint64 `json:"opens"`       // times the port was opened
-	Resets        uint64 `json:"resets"`      // CFUN, ECRST, power
-	Reboots       uint64 `json:"reboots"`     // boot messages of the module
-	Timeouts      uint64 `json:"timeouts"`    // commands without an answer in time
-	AckTimeouts   uint64 `json:"acktimeouts"` // publishes without an acknowledgement in time
-	Connects      uint64 `json:"connects"`    // MQTT connections made
-	Refused       uint64 `json:"refused"`     // logins that a broker refused
-	Lost          uint64 `json:"lost"`        // connections that ended by themselves
+	Opens         uint64 `json:"opens"`         // times the port was opened
+	Resets        uint64 `json:"resets"`        // all of the next four
+	RadioResets   uint64 `json:"radio_resets"`  // AT+CFUN=0 and 1
+	ModuleResets  uint64 `json:"module_resets"` // AT+ECRST, or AT+CFUN=1,1
+	LineResets    uint64 `json:"line_resets"`   // pulses on DTR or RTS
+	PowerCycles   uint64 `json:"power_cycles"`  // runs of power_command
+	Reboots       uint64 `json:"reboots"`       // boot messages of the module
+	Timeouts      uint64 `json:"timeouts"`      // commands without an answer in time
+	AckTimeouts   uint64 `json:"acktimeouts"`   // publishes without an acknowledgement in time
+	Connects      uint64 `json:"connects"`      // MQTT connections made
+	Refused       uint64 `json:"refused"`       // logins that a broker refused
+	Lost          uint64 `json:"lost"`          // connections that ended by themselves
 	PublishedMsgs uint64 `json:"published"`
 	PayloadOut    uint64 `json:"payload_out"` // bytes of topic and payload
 	PayloadIn     uint64 `json:"payload_in"`
@@ -72,8 +76,14 @@ type Status struct {
 	State   State     `json:"state"`
 	Since   time.Time `json:"since"`
 	Problem string    `json:"problem,omitempty"` // why it is not ready, and what to try
-	Dialect string    `json:"dialect,omitempty"`
-	Sockets string    `json:"sockets,omitempty"` // the commands for TCP sockets: qi, ecso
+	// Failures are the lives that failed since the module was good, RetryAt when
+	// the next begins, LastReset the last step of the ladder.
+	Failures  int       `json:"failures"`
+	RetryAt   time.Time `json:"retry_at,omitzero"`
+	LastReset Fact      `json:"last_reset"`
+
+	Dialect string `json:"dialect,omitempty"`
+	Sockets string `json:"sockets,omitempty"` // the commands for TCP sockets: qi, ecso
 
 	Model        Fact   `json:"model"`
 	Firmware     Fact   `json:"firmware"`

@@ -193,8 +193,21 @@ func printModem(w io.Writer, m modem.Status) {
 	if c := m.Counters; c.PayloadOut+c.PayloadIn > 0 {
 		fmt.Fprintf(w, "        data: %s out, %s in since the start, topics and payloads\n", size(int64(c.PayloadOut)), size(int64(c.PayloadIn)))
 	}
+	printRecovery(w, m)
 	if m.Problem != "" {
 		fmt.Fprintf(w, "        problem: %s\n", m.Problem)
+	}
+}
+
+// printRecovery tells how far up the ladder a modem is.
+func printRecovery(w io.Writer, m modem.Status) {
+	c := m.Counters
+	if c.Resets > 0 {
+		fmt.Fprintf(w, "        resets: %d (CFUN %d, ECRST %d, line %d, power %d), the last by %s %v ago\n",
+			c.Resets, c.RadioResets, c.ModuleResets, c.LineResets, c.PowerCycles, m.LastReset.Value, age(m.LastReset.At))
+	}
+	if wait := time.Until(m.RetryAt).Round(time.Second); wait > 0 {
+		fmt.Fprintf(w, "        %s since it was good; tried again in %v\n", count(m.Failures, "failure"), wait)
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -30,38 +28,18 @@ func modemOptions(c configs.Modem, dataDir string, log *slog.Logger) modem.Optio
 	if dataDir != "" {
 		o.MemoryFile = filepath.Join(dataDir, "modem", c.Name+".json")
 	}
+	if c.ResetLine != "none" {
+		o.ResetLine = c.ResetLine
+	}
 	if c.PowerCommand != "" {
-		o.PowerCycle = powerCommand(c.Name, c.PowerCommand)
+		o.PowerCycle = powerCommand(c.Name, c.PowerCommand, o.Logger.With("modem", c.Name))
 	}
 	return o
 }
 
-// powerCommand runs the user's command that cuts a module's power.
-func powerCommand(name, command string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, powerWait)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-		cmd.Env = append(os.Environ(), "HOLDFAST_MODEM="+name)
-		cmd.WaitDelay = time.Second // a child that keeps the pipe open
-		said, err := cmd.CombinedOutput()
-		if err == nil {
-			return nil
-		}
-		if len(said) > 200 {
-			said = said[:200]
-		}
-		return fmt.Errorf("power_command failed (%q): %w", said, err)
-	}
-}
-
-const (
-	// powerWait bounds power_command.
-	powerWait = time.Minute
-	// modemConnectWait is for a connection and its login through a socket inside a
-	// module, which takes up to 75 s for the name and the connection alone.
-	modemConnectWait = 2 * time.Minute
-)
+// modemConnectWait is for a connection and its login through a socket inside a
+// module, which takes up to 75 s for the name and the connection alone.
+const modemConnectWait = 2 * time.Minute
 
 // throughModem is the way to an upstream through a module: with our own MQTT
 // client over a socket inside it, or with the module's own. Where the mode is

@@ -164,6 +164,12 @@ func (s samples) modem(m modem.Status) {
 	}
 	c := m.Counters
 	s.counter("modem_resets_total", "Resets of the module by the gateway.", c.Resets, l...)
+	const steps, help1 = "modem_reset_steps_total", "The same, by the step of the ladder: the radio, the module, a line of the port, its power."
+	s.counter(steps, help1, c.RadioResets, append(l, "step", "radio")...)
+	s.counter(steps, help1, c.ModuleResets, append(l, "step", "module")...)
+	s.counter(steps, help1, c.LineResets, append(l, "step", "line")...)
+	s.counter(steps, help1, c.PowerCycles, append(l, "step", "power")...)
+	s.gauge("modem_failures", "Times in a row that the module could not be brought up or fell silent.", float64(m.Failures), l...)
 	s.counter("modem_reboots_total", "Boot messages of the module.", c.Reboots, l...)
 	s.counter("modem_timeouts_total", "AT commands without an answer in time.", c.Timeouts, l...)
 	const payload, help = "modem_payload_bytes_total", "Bytes of topics and payloads carried by the module."

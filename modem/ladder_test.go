@@ -1,0 +1,195 @@
+package modem
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// history is what was done to a module, and when.
+type history struct {
+	mu   sync.Mutex
+	what []string
+	when []time.Time
+}
+
+func (h *history) add(what string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.what, h.when = append(h.what, what), append(h.when, time.Now())
+}
+
+func (h *history) get() ([]string, []time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.what), slices.Clone(h.when)
+}
+
+// wired is a port whose lines are noted.
+type wired struct {
+	io.ReadWriteCloser
+	h *history
+}
+
+func (w wired) SetLine(line string, on bool) error {
+	w.h.add(fmt.Sprintf("%s %v", line, on))
+	return nil
+}
+
+// climbing runs a modem for d, with every rung of the ladder, and returns what was
+// done to it. It notes openings of the port too.
+func climbing(t *testing.T, f *fake, o Options, d time.Duration) (steps []string, times []time.Time, st Status) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f.t = t
+		h := &history{}
+		for _, cmd := range []string{"AT+CFUN=0", "AT+ECRST"} {
+			f.onFunc(cmd, func(string) string { h.add(cmd); return ok })
+		}
+		o.Name = "lte"
+		open := o.Open
+		if open == nil {
+			open = f.open
+		}
+		o.Open = func(ctx context.Context) (io.ReadWriteCloser, error) {
+			h.add("open")
+			port, err := open(ctx)
+			return wired{port, h}, err
+		}
+		o.PowerCycle = func(context.Context) error { h.add("power"); return nil }
+		m, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
+		time.Sleep(d)
+		st = m.Status()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		steps, times = h.get()
+	})
+	return steps, times, st
+}
+
+func TestEveryRungOfTheLadderIsTriedInItsOrder(t *testing.T) {
+	f := registered(t)
+	f.on("AT+CEREG?", "\r\n+CEREG: 2,2\r\n"+ok)
+	steps, times, st := climbing(t, f, Options{ResetLine: "dtr", Timing: Timing{Registration: 10 * time.Second}}, 3*time.Hour)
+	want := []string{
+		"open", "open", "open", "open", "AT+CFUN=0", "open", "open", "AT+ECRST",
+		"open", "open", "dtr false", "dtr true", "open", "open", "power", "open", "open", "power",
+	}
+	if len(steps) < len(want) || !slices.Equal(steps[:len(want)], want) {
+		t.Fatalf("got %q", steps)
+	}
+	// The waits grow, and not beyond the greatest: a life is 10 s of looking for a
+	// network, half a minute more with a reset.
+	var last time.Time
+	for i, what := range steps {
+		if what != "open" {
+			continue
+		}
+		if wait := times[i].Sub(last); !last.IsZero() && wait > 7*time.Minute {
+			t.Errorf("it was left alone for %v", wait)
+		}
+		last = times[i]
+	}
+	opens := slices.DeleteFunc(slices.Clone(steps), func(s string) bool { return s != "open" })
+	if n := len(opens); n < 25 || n > 60 { // three hours, 5 minutes apart
+		t.Errorf("the port was opened %d times", n)
+	}
+	for i, what := range steps {
+		if what == "dtr false" && times[i+1].Sub(times[i]) != time.Second {
+			t.Errorf("the pulse took %v", times[i+1].Sub(times[i]))
+		}
+	}
+	c := st.Counters
+	if c.RadioResets != 1 || c.ModuleResets != 1 || c.LineResets != 1 || c.PowerCycles < 5 || c.Resets != 3+c.PowerCycles || st.LastReset.Value != "power" {
+		t.Errorf("counted as %+v, the last %v", c, st.LastReset)
+	}
+	if st.Failures < 10 || st.RetryAt.IsZero() {
+		t.Errorf("%d failures, again at %v", st.Failures, st.RetryAt)
+	}
+}
+
+func TestASilentModuleIsResetByWhatNeedsNoCommand(t *testing.T) {
+	f := registered(t)
+	f.die()
+	steps, _, _ := climbing(t, f, Options{ResetLine: "rts"}, time.Hour)
+	steps = slices.DeleteFunc(steps, func(s string) bool { return s == "open" })
+	if len(steps) < 4 || !slices.Equal(steps[:4], []string{"rts false", "rts true", "power", "power"}) {
+		t.Errorf("got %q", steps)
+	}
+}
+
+func TestAModuleThatHasVanishedIsGivenPowerAgain(t *testing.T) {
+	f := registered(t)
+	gone := func(context.Context) (io.ReadWriteCloser, error) {
+		return nil, fmt.Errorf("no USB device is plugged in: %w", fs.ErrNotExist)
+	}
+	steps, times, st := climbing(t, f, Options{Open: gone}, 12*time.Hour)
+	var cuts []time.Time
+	for i, what := range steps {
+		if what == "power" {
+			cuts = append(cuts, times[i])
+		} else if what != "open" {
+			t.Errorf("a module that is not there got %s", what)
+		}
+	}
+	// After a minute, two, four ... and then every hour.
+	if n := len(cuts); n < 14 || n > 18 {
+		t.Errorf("%d times in half a day", n)
+	}
+	if st.Counters.PowerCycles != uint64(len(cuts)) || !strings.Contains(st.Problem, "no USB device") {
+		t.Errorf("%+v", st)
+	}
+}
+
+// Of two modules that fail at the same time one is left alone until the other is
+// up again, or has failed once more.
+func TestTheTurnToResetLastsUntilTheModuleIsUp(t *testing.T) {
+	f := registered(t)
+	f.on("AT+CEREG?", "\r\n+CEREG: 2,2\r\n"+ok)
+	synctest.Test(t, func(t *testing.T) {
+		f.t = t
+		turn := make(chan struct{}, 1)
+		turn <- struct{}{}
+		m, err := New(Options{Name: "lte", Open: f.open, ResetTurn: turn})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
+		for m.Status().Counters.Resets == 0 {
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Minute) // it looks for a network, for three
+		if len(turn) != 0 {
+			t.Error("the turn was given back before the module was up")
+		}
+		f.on("AT+CEREG?", "\r\n+CEREG: 2,1\r\n"+ok)
+		up(t, m)
+		synctest.Wait()
+		if len(turn) != 1 {
+			t.Error("the turn was not given back")
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+	})
+}
