@@ -61,6 +61,14 @@ const (
 type UpstreamOption struct {
 	Name    string // for logs and the status; unique
 	Connect Connect
+	// ClientID is the client identifier that Connect uses.
+	ClientID string
+	// CarriesAll says that every message can go this way.
+	CarriesAll bool
+	// Beside makes a connection that only carries messages up, without a will,
+	// while another upstream with another ClientID is in use that cannot carry
+	// them; nil if there is no such thing. See Connect.
+	Beside Connect
 }
 
 // Options are what a bridge is made of. Zero values take the defaults.

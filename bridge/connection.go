@@ -40,6 +40,7 @@ type connection struct {
 	inflight   int
 	bytes      int
 	pace       pace
+	beside     beside
 	acked      int       // on this connection
 	progress   time.Time // of the last acknowledgement, or of the first publish after idleness
 	sealed     bool      // the rest is back in the queue; nothing more counts
@@ -51,6 +52,7 @@ func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridg
 		ctx: ctx, cancel: cancel, room: make(chan struct{}, 1), progress: time.Now(),
 		pace: newPace(b.windowBytes),
 	}
+	c.findBeside()
 	if w := up.Window(); w > 0 {
 		c.window = min(c.window, w)
 	}
@@ -147,6 +149,9 @@ func (c *connection) serve(parent context.Context) error {
 	cause := context.Cause(c.ctx)
 	c.cancel(nil)
 	<-watched
+	if c.beside.ended != nil {
+		<-c.beside.ended
+	}
 	if errors.Is(cause, errLost) {
 		if err := c.up.Err(); err != nil { // after Close it has the whole story
 			cause = err

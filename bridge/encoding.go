@@ -36,16 +36,27 @@ func (c *connection) carries(msg *holdfast.Message) error {
 }
 
 // encode puts a message into the form that its route and this upstream want. If
-// the upstream cannot carry that either, it says so when it is published.
-func (c *connection) encode(it *holdfast.Item) {
-	switch c.b.encodings[it.Route] {
-	case AsIs:
-		return
-	case Base64:
-		if c.carries(it.Msg) == nil {
-			return
-		}
+// the upstream cannot carry that either, it says so when it is published. beside
+// reports that it is to go by another one, as it is.
+func (c *connection) encode(it *holdfast.Item) (beside bool) {
+	e := c.b.encodings[it.Route]
+	if e == Base64Always {
+		c.inBase64(it)
 	}
+	why := c.carries(it.Msg)
+	if why == nil {
+		return false
+	}
+	if c.putBeside(*it, why) {
+		return true
+	}
+	if e == Base64 {
+		c.inBase64(it)
+	}
+	return false
+}
+
+func (c *connection) inBase64(it *holdfast.Item) {
 	it.Msg = inBase64(it.Msg)
 	c.b.status.encoded.Add(1)
 }

@@ -22,6 +22,7 @@ type flight struct {
 	size       int
 	sent       time.Time // zero: not given to the upstream yet
 	done       bool      // the upstream has called back
+	why        error     // the upstream in use cannot carry it; see beside
 	prev, next *flight
 }
 
@@ -99,7 +100,9 @@ func (c *connection) await(met func() bool) bool {
 // send publishes one item. One that was the oldest when the last connection
 // died goes alone: if the connection dies again, it is known who did it.
 func (c *connection) send(it holdfast.Item) {
-	c.encode(&it)
+	if c.encode(&it) {
+		return
+	}
 	f := c.take(it)
 	alone := c.b.suspect.is(it.ID)
 	if alone && !c.await(func() bool { return c.inflight == 1 }) {
@@ -243,6 +246,9 @@ func (c *connection) giveBack(died bool, ended time.Time) {
 	}
 	ids := make([]holdfast.ItemID, 0, c.inflight)
 	for f := c.head; f != nil; f = f.next {
+		ids = append(ids, f.item.ID)
+	}
+	for _, f := range c.beside.list {
 		ids = append(ids, f.item.ID)
 	}
 	if len(ids) > 0 {

@@ -326,7 +326,7 @@ func TestTheNextUpstreamIsTriedAtOnceWhenOneCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := &fakeBroker{story: &story{}, refuse: errors.New("down")}
 		w := start(t, &fakeBroker{}, func(o *Options) {
-			o.Upstreams = []UpstreamOption{{"first", first.Connect}, {"second", o.Upstreams[0].Connect}}
+			o.Upstreams = []UpstreamOption{{Name: "first", Connect: first.Connect}, {Name: "second", Connect: o.Upstreams[0].Connect}}
 		})
 		defer w.stop()
 		synctest.Wait()

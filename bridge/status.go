@@ -39,6 +39,9 @@ type Status struct {
 	// carries; 0 before the first acknowledgement.
 	InflightLimit int64  `json:"inflight_limit_bytes"`
 	Quarantined   uint64 `json:"quarantined"`
+	// Beside are the messages that another upstream has carried, because the one
+	// in use cannot.
+	Beside uint64 `json:"beside"`
 	// Encoded are the messages that were sent in base64, those sent again
 	// included.
 	Encoded  uint64 `json:"encoded"`
@@ -67,6 +70,7 @@ func (b *Bridge) Status() Status {
 	s.Inflight = b.status.inflight.Load()
 	s.InflightLimit = b.status.limit.Load()
 	s.Quarantined = b.status.quarantined.Load()
+	s.Beside = b.status.beside.Load()
 	s.Encoded = b.status.encoded.Load()
 	s.Received = b.status.received.Load()
 	s.Waiting = b.status.pending.Load()
@@ -83,9 +87,9 @@ type status struct {
 	mu sync.Mutex
 	s  Status // only the fields that are no counters
 
-	sent, acked, quarantined, encoded       atomic.Uint64
-	received, loop, full, refused, unrouted atomic.Uint64
-	inflight, pending, rtt, limit           atomic.Int64
+	sent, acked, quarantined, encoded, beside atomic.Uint64
+	received, loop, full, refused, unrouted   atomic.Uint64
+	inflight, pending, rtt, limit             atomic.Int64
 }
 
 func (s *status) enter(state State) {

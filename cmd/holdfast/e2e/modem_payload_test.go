@@ -27,6 +27,7 @@ name = "cloud"
   [[bridge.upstream]]
   url = "tcp://%s"
   via = "lte"
+  %s
   [[bridge.route]]
   direction = "out"
   topic = "plain/#"
@@ -76,7 +77,7 @@ func TestPayloadsThatTheModuleCannotCarryGoInBase64OrIntoQuarantine(t *testing.T
 	up.start()
 	next := arrivals(t, up.address, "+/p")
 	m := newModule(t, sim.DialectECMT, sim.SocketsNone)
-	g := newHoldfast(t, fmt.Sprintf(payloadRoutes, m.Path(), up.address))
+	g := newHoldfast(t, fmt.Sprintf(payloadRoutes, m.Path(), up.address, ""))
 	g.start()
 	c := connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
 	publishPayloads(t, c, "plain/p", awkward...)
@@ -96,5 +97,31 @@ func TestPayloadsThatTheModuleCannotCarryGoInBase64OrIntoQuarantine(t *testing.T
 	}
 	if b := st.Books(); !b.Balanced() || b.Delivered != 5 || b.Quarantined["refused"] != 4 || b.Quarantined["too large"] != 2 {
 		t.Errorf("the books say %+v", b)
+	}
+}
+
+func TestPayloadsThatTheModuleCannotCarryGoByAnotherUpstream(t *testing.T) {
+	t.Parallel()
+	up := newMosquitto(t)
+	up.start()
+	next := arrivals(t, up.address, "+/p")
+	m := newModule(t, sim.DialectECMT, sim.SocketsNone)
+	wired := fmt.Sprintf("[[bridge.upstream]]\nurl = \"tcp://%s\"\nclient_id = \"wired\"\n", up.address)
+	g := newHoldfast(t, fmt.Sprintf(payloadRoutes, m.Path(), up.address, wired))
+	g.start()
+	eventually(t, "the bridge is connected", func() bool { return g.bridge().State == "connected" }, g.tail)
+	c := connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
+	publishPayloads(t, c, "plain/p", awkward...)
+	publishPayloads(t, c, "coded/p", awkward...)
+	publishPayloads(t, c, "plain/p", "text")
+	got := next(11)
+	for _, p := range awkward {
+		if n := len(slices.DeleteFunc(slices.Clone(got), func(s string) bool { return s != p })); n != 2 {
+			t.Errorf("%q has arrived %d times, among %q", p, n, got)
+		}
+	}
+	st := g.drained()
+	if b := g.bridge(); !strings.HasSuffix(b.Upstream, "via lte") || b.Beside != 10 || st.Books().Delivered != 11 {
+		t.Errorf("%+v", b)
 	}
 }

@@ -87,7 +87,10 @@ func (g *Gateway) makeBridges(local bridge.Local) error {
 		}
 		loops := len(bridge.FindEchoes(o.Routes)) > 0
 		for _, u := range c.Upstreams {
-			o.Upstreams = append(o.Upstreams, bridge.UpstreamOption{Name: upstreamName(u), Connect: g.connector(c, u, loops)})
+			o.Upstreams = append(o.Upstreams, bridge.UpstreamOption{
+				Name: upstreamName(u), ClientID: clientID(c, u), CarriesAll: g.carriesAll(u),
+				Connect: g.connector(c, u, loops), Beside: g.connector(besideOf(c), u, loops),
+			})
 		}
 		b, err := bridge.New(o)
 		if err != nil {
@@ -168,6 +171,24 @@ func whenFull(s string) storage.WhenFull {
 		return storage.Refuse
 	}
 	return storage.DropOldest
+}
+
+// besideOf is the bridge for a connection that only carries messages up: it must
+// not have the will, which would say that the bridge is gone.
+func besideOf(b configs.Bridge) configs.Bridge {
+	b.StateTopic = ""
+	return b
+}
+
+// carriesAll reports whether it is known that u is not the MQTT client inside a
+// module, which cannot carry everything.
+func (g *Gateway) carriesAll(u configs.Upstream) bool {
+	for _, m := range g.cfg.Modems {
+		if m.Name == u.Via && m.Mode != configs.ModeSocket {
+			return false
+		}
+	}
+	return true
 }
 
 // connector makes the way to one upstream: over the board's network, or
