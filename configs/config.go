@@ -173,6 +173,7 @@ type Modem struct {
 	FlowControl     bool   `toml:"flow_control"`
 	Dialect         string `toml:"dialect" oneof:"auto|ecmt|qmt|cmqtt"`
 	Mode            string `toml:"mode" oneof:"auto|mqtt|socket"`
+	Interface       string `toml:"interface"` // of the board, that the module gives to it; "" is none
 	APN             string `toml:"apn"`
 	APNUser         string `toml:"apn_user" env:"yes"`
 	APNPassword     Secret `toml:"apn_password" env:"yes" file:"apn_password_file"`
@@ -183,6 +184,10 @@ type Modem struct {
 	ResetLine       string `toml:"reset_line" oneof:"none|dtr|rts"`
 	PowerCommand    string `toml:"power_command"` // a command line for the shell
 }
+
+// OwnClient reports whether our own MQTT client is used through the module in any
+// case: over a socket inside it, or over its network interface.
+func (m *Modem) OwnClient() bool { return m.Mode == ModeSocket || m.Interface != "" }
 
 // Bridge is one far broker, the ways to it, and what goes there and comes from
 // there.

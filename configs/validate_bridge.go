@@ -133,8 +133,14 @@ func (k *checker) network(u Upstream, path string) {
 	case u.Interface == "":
 	case u.Via != "":
 		k.fault(path+".interface", "a modem has a network of its own; keep one of via and interface")
-	case len(u.Interface) > 15 || strings.ContainsFunc(u.Interface, func(c rune) bool { return c <= ' ' || c == '/' || c == ':' || c == 0x7f }):
-		k.fault(path+".interface", "%s cannot be the name of an interface; write one that \"ip link\" shows", quote(u.Interface))
+	default:
+		k.networkInterface(u.Interface, path)
+	}
+}
+
+func (k *checker) networkInterface(name, path string) {
+	if len(name) > 15 || strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c == '/' || c == ':' || c == 0x7f }) {
+		k.fault(path+".interface", "%s cannot be the name of an interface; write one that \"ip link\" shows", quote(name))
 	}
 }
 
@@ -240,7 +246,7 @@ func (k *checker) promises(b *Bridge, path string) {
 	var modem, mode string
 	for _, u := range b.Upstreams {
 		for _, m := range k.c.Modems {
-			if m.Name == u.Via && m.Name != "" && m.Mode != ModeSocket {
+			if m.Name == u.Via && m.Name != "" && !m.OwnClient() {
 				modem, mode = m.Name, m.Mode
 			}
 		}

@@ -127,7 +127,7 @@ func (k *checker) console(listeners map[string]int) {
 var usbPort = regexp.MustCompile(`^usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(:[^:]*(:[0-9a-fA-F]{1,2})?)?$`)
 
 func (k *checker) modems() {
-	names, ports := map[string]int{}, map[string]int{}
+	names, ports, interfaces := map[string]int{}, map[string]int{}, map[string]int{}
 	used := map[string]bool{}
 	for _, b := range k.c.Bridges {
 		for _, u := range b.Upstreams {
@@ -148,6 +148,16 @@ func (k *checker) modems() {
 		}
 		if pin := m.PIN.Reveal(); pin != "" && (len(pin) < 4 || len(pin) > 8 || strings.Trim(pin, "0123456789") != "") {
 			k.fault(path+".pin", `a PIN is 4 to 8 digits; write them in quotes, as in "0000"`)
+		}
+		if m.Interface != "" {
+			k.networkInterface(m.Interface, path)
+			if m.Mode == ModeMQTT {
+				k.fault(path+".mode", "the network interface is used in place of the module's own client; take mode or interface out")
+			}
+			if line, again := interfaces[m.Interface]; again {
+				k.fault(path+".interface", "%s is that of %s; a modem has its own", quote(m.Interface), lineWords(line))
+			}
+			interfaces[m.Interface] = k.line(path + ".interface")
 		}
 		if m.ResetLine == "rts" && m.FlowControl {
 			k.fault(path+".reset_line", "flow_control needs RTS; wire the reset to DTR, or take one of the two out")

@@ -13,7 +13,7 @@ const renewSoon = 14 * 24 * time.Hour
 
 // security checks what an upstream says of TLS.
 func (k *checker) security(u Upstream, path string) {
-	if !slices.Contains([]string{"tcp", "mqtt"}, scheme(u.URL)) && slices.ContainsFunc(k.c.Modems, func(m Modem) bool { return m.Name == u.Via && m.Mode != ModeSocket }) {
+	if !slices.Contains([]string{"tcp", "mqtt"}, scheme(u.URL)) && slices.ContainsFunc(k.c.Modems, func(m Modem) bool { return m.Name == u.Via && !m.OwnClient() }) {
 		k.fault(path+".url", "the client inside a modem carries tcp:// only; write that, or mode = \"socket\" in [[modem]] if it has sockets")
 	}
 	if u.TLS() {

@@ -13,6 +13,10 @@ import (
 func (m *Modem) detect(ctx context.Context, l *link) error {
 	var found firmware
 	var err error
+	if m.o.Interface != "" { // what else it has is not used
+		l.firmware.Store(&found)
+		return nil
+	}
 	if m.o.Mode != "mqtt" {
 		if found.sockets, err = m.detectSockets(ctx, l); err != nil {
 			return err
@@ -26,7 +30,7 @@ func (m *Modem) detect(ctx context.Context, l *link) error {
 	if m.o.Mode == "socket" {
 		if found.sockets == nil {
 			return needsPerson{fmt.Errorf("%w; set mode = \"mqtt\", or use it as a network interface "+
-				"(PPP or USB) and set interface on the upstream", errNoSocket)}
+				"(PPP or USB) and set interface in [[modem]]", errNoSocket)}
 		}
 	} else if found.mqtt, err = m.detectDialect(ctx, l); err != nil {
 		var person needsPerson
@@ -85,11 +89,11 @@ func (m *Modem) detectDialect(ctx context.Context, l *link) (mqttCommands, error
 			return d.commands, nil
 		case err == nil:
 			return nil, needsPerson{fmt.Errorf("the module speaks the MQTT commands %q, which are not supported; "+
-				"use it as a network interface (PPP or USB) and set interface on the upstream", d.name)}
+				"use it as a network interface (PPP or USB) and set interface in [[modem]]", d.name)}
 		case !at.IsRejection(err):
 			return nil, err
 		}
 	}
 	return nil, needsPerson{errors.New("the module has no MQTT commands that are known here; " +
-		"use it as a network interface (PPP or USB) and set interface on the upstream")}
+		"use it as a network interface (PPP or USB) and set interface in [[modem]]")}
 }

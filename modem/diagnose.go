@@ -95,7 +95,7 @@ func (m *Modem) lookAT(ctx context.Context, l *link) (string, error) {
 	if err := m.detect(ctx, l); err != nil {
 		return "", err
 	}
-	if l.sockets() == nil { // mode does not want them; for a comparison they are good
+	if l.sockets() == nil && m.o.Interface == "" { // mode does not want them; for a comparison they are good
 		sockets, err := m.detectSockets(ctx, l)
 		if err != nil {
 			return "", err

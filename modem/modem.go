@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,11 @@ type Options struct {
 	Baud        int
 	BaudSwitch  int
 	FlowControl bool
+	// Interface is the network interface that the module gives to this board, as
+	// in "ppp0" or "usb0", and Dial opens a connection over it; "" if the module
+	// carries MQTT itself. Mode must not be "mqtt" with it.
+	Interface string
+	Dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	// APN, APNUser, APNPassword: what the SIM's contract says; an empty APN
 	// leaves the module's setting alone. APNAuth is "chap", "pap", or "auto"
 	// (or ""): CHAP, and PAP if the module does not take that.
@@ -172,6 +178,7 @@ type Modem struct {
 	proved  bool // a connection was made since the last look of Run
 	wedges  int  // openings without a result, one after the other
 	opens   int  // connections that failed, one after the other
+	carried int  // connections over the interface that live
 	ids     packetIDs
 }
 
@@ -238,6 +245,9 @@ func New(o Options) (*Modem, error) {
 	default:
 		return nil, fmt.Errorf("modem %q: there is no mode %q; use \"auto\", \"mqtt\" or \"socket\"", o.Name, o.Mode)
 	}
+	if o.Interface != "" && (o.Dial == nil || o.Mode == "mqtt") {
+		return nil, fmt.Errorf("modem %q: an interface needs Dial, and no mode = \"mqtt\"", o.Name)
+	}
 	switch o.ResetLine {
 	case "", lineDTR, lineRTS:
 	default:
@@ -272,7 +282,7 @@ func New(o Options) (*Modem, error) {
 		changed:    make(chan struct{}),
 		tree:       thisMachine(),
 		problem:    errors.New("the modem was not started"),
-		status:     Status{Name: o.Name, Port: o.Port, State: StateDown, Since: time.Now()},
+		status:     Status{Name: o.Name, Port: o.Port, Interface: o.Interface, State: StateDown, Since: time.Now()},
 	}
 	m.memory = recall(o.MemoryFile, m.log)
 	m.baud = m.memory.baud(o.Baud)

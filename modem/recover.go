@@ -221,7 +221,7 @@ func (m *Modem) count(err error) {
 		m.waits = 1
 	}
 	var person needsPerson
-	if notThere(err) || errors.As(err, &person) {
+	if m.carries() || notThere(err) || errors.As(err, &person) {
 		return
 	}
 	m.failures++

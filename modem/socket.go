@@ -101,10 +101,14 @@ var errNoSocket = errors.New("the module has no commands for TCP sockets that ar
 
 // DialContext opens a TCP connection inside the module; network is "tcp", and
 // the module resolves the name. It waits until the modem is registered, until ctx
-// ends. Its error says what it means and what to try.
+// ends. Its error says what it means and what to try. With Options.Interface the
+// connection is the board's, over that.
 func (m *Modem) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if network != "tcp" && network != "tcp4" {
 		return nil, fmt.Errorf("modem %s: there is no %s through a module, only tcp", m.o.Name, network)
+	}
+	if m.o.Interface != "" {
+		return m.dialKernel(ctx, network, address)
 	}
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
@@ -568,8 +572,11 @@ func (m *Modem) acksSockets() bool {
 }
 
 // HasSocket waits until the modem is registered, and reports whether its firmware
-// has TCP sockets.
+// has TCP sockets, or the board a network interface of it, which is not waited for.
 func (m *Modem) HasSocket(ctx context.Context) (bool, error) {
+	if m.o.Interface != "" {
+		return true, nil
+	}
 	lk, err := m.waitUp(ctx)
 	if err != nil {
 		return false, err

@@ -69,13 +69,17 @@ type Counters struct {
 
 // Status is what is known of a modem. Each fact has its own age.
 type Status struct {
-	Name    string    `json:"name"`
-	Port    string    `json:"port"`
-	Device  string    `json:"device,omitempty"` // what Port was found to be, if it is named by USB
-	Baud    int       `json:"baud"`
-	State   State     `json:"state"`
-	Since   time.Time `json:"since"`
-	Problem string    `json:"problem,omitempty"` // why it is not ready, and what to try
+	Name   string `json:"name"`
+	Port   string `json:"port"`
+	Device string `json:"device,omitempty"` // what Port was found to be, if it is named by USB
+	Baud   int    `json:"baud"`
+	// Interface is the board's network interface that the module gives, and
+	// Connections how many live over it.
+	Interface   string    `json:"interface,omitempty"`
+	Connections int       `json:"connections,omitempty"`
+	State       State     `json:"state"`
+	Since       time.Time `json:"since"`
+	Problem     string    `json:"problem,omitempty"` // why it is not ready, and what to try
 	// Failures are the lives that failed since the module was good, RetryAt when
 	// the next begins, LastReset the last step of the ladder.
 	Failures  int       `json:"failures"`

@@ -169,6 +169,9 @@ func printModem(w io.Writer, m modem.Status) {
 		port += " (" + m.Device + ")"
 	}
 	fmt.Fprintf(w, "modem   %s on %s: %s since %v\n", m.Name, port, m.State, age(m.Since))
+	if m.Interface != "" {
+		fmt.Fprintf(w, "        interface %s: %s\n", m.Interface, count(m.Connections, "connection"))
+	}
 	for _, f := range []struct {
 		name string
 		fact modem.Fact

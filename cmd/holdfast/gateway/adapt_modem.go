@@ -25,6 +25,9 @@ func modemOptions(c configs.Modem, dataDir string, log *slog.Logger) modem.Optio
 		PIN:    c.PIN.Reveal(),
 		Logger: log.With("part", "modem"),
 	}
+	if c.Interface != "" {
+		o.Interface, o.Dial = c.Interface, bridge.BoardDialer(c.Interface)
+	}
 	if dataDir != "" {
 		o.MemoryFile = filepath.Join(dataDir, "modem", c.Name+".json")
 	}

@@ -1,0 +1,97 @@
+package modem
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// overInterface are the options of a module that gives the board an interface; the
+// network fails with what *fail says, if that is not nil.
+func overInterface(fail *atomic.Pointer[error]) Options {
+	return Options{Interface: "usb0", Dial: func(context.Context, string, string) (net.Conn, error) {
+		if err := fail.Load(); err != nil {
+			return nil, *err
+		}
+		here, there := net.Pipe()
+		there.Close()
+		return here, nil
+	}}
+}
+
+func TestAnInterfaceDoesNotWaitForTheATPort(t *testing.T) {
+	f := registered(t)
+	f.die()
+	withModem(t, f, overInterface(new(atomic.Pointer[error])), func(t *testing.T, m *Modem) {
+		if ok, err := m.HasSocket(t.Context()); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		c, err := m.DialContext(t.Context(), "tcp", "broker.example:1883")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := m.Status().Connections; n != 1 {
+			t.Errorf("%d connections", n)
+		}
+		// The AT port is dead, and the data flows: that is left alone.
+		time.Sleep(2 * time.Hour)
+		if st := m.Status(); st.Counters.Resets != 0 || st.Problem == "" {
+			t.Errorf("%d resets under a connection, the problem is %q", st.Counters.Resets, st.Problem)
+		}
+		c.Close()
+		c.Close()
+		if n := m.Status().Connections; n != 0 {
+			t.Errorf("%d connections after Close", n)
+		}
+	})
+}
+
+func TestAnInterfaceThatCarriesNothingLeadsToAReset(t *testing.T) {
+	f := registered(t)
+	fail := new(atomic.Pointer[error])
+	withModem(t, f, overInterface(fail), func(t *testing.T, m *Modem) {
+		up(t, m)
+		try := func(err error, n int) {
+			fail.Store(&err)
+			for range n {
+				if _, err := m.DialContext(t.Context(), "tcp", "broker.example:1883"); err == nil {
+					t.Fatal("it is connected")
+				}
+			}
+			time.Sleep(10 * time.Minute)
+		}
+		try(&net.DNSError{Err: "no such host", Name: "broker.example"}, 10)
+		try(os.NewSyscallError("connect", syscall.ECONNREFUSED), 10)
+		if n := m.Status().Counters.Resets; n != 0 {
+			t.Errorf("%d resets for what is no fault of the module", n)
+		}
+		try(os.NewSyscallError("connect", syscall.ENETUNREACH), 3)
+		st := m.Status()
+		if st.Counters.Resets != 1 || st.State != StateReady {
+			t.Errorf("%d resets, it is %s", st.Counters.Resets, st.State)
+		}
+		if got := f.heard("AT+CFUN="); !slices.Equal(got, []string{"AT+CFUN=0", "AT+CFUN=1"}) {
+			t.Errorf("got %q", got)
+		}
+		// Of what the firmware has nothing is looked for.
+		if got := f.heard("AT+ECMT"); len(got) != 0 {
+			t.Errorf("got %q", got)
+		}
+		_, err := m.DialContext(t.Context(), "tcp", "x:1")
+		if !errors.Is(err, syscall.ENETUNREACH) {
+			t.Errorf("the error is %v", err)
+		}
+		noDevice := error(syscall.ENODEV)
+		fail.Store(&noDevice)
+		if _, err := m.DialContext(t.Context(), "tcp", "x:1"); err == nil || !strings.Contains(err.Error(), "is pppd running") {
+			t.Errorf("without the interface: %v", err)
+		}
+	})
+}
