@@ -18,9 +18,10 @@ type broker struct {
 
 	mu       sync.Mutex
 	conns    map[net.Conn]bool
-	logins   [][]byte          // CONNECT packets without their fixed header
-	got      map[string]int    // payload -> times received
-	subs     map[string]int    // filter -> times subscribed
+	logins   [][]byte       // CONNECT packets without their fixed header
+	got      map[string]int // payload -> times received
+	subs     map[string]int // filter -> times subscribed
+	unsubs   int
 	mute     bool              // acknowledge no publish
 	released map[uint16]string // QoS 2, PUBREL outstanding
 }
@@ -84,6 +85,12 @@ func (b *broker) received(payload string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.got[payload]
+}
+
+func (b *broker) unsubscribed() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.unsubs
 }
 
 func (b *broker) serve(c net.Conn) {
@@ -153,6 +160,9 @@ func (b *broker) answerLocked(head byte, body []byte) []byte {
 		n := int(binary.BigEndian.Uint16(body[2:]))
 		b.subs[string(body[4:4+n])]++
 		return []byte{0x90, 3, body[0], body[1], body[4+n]}
+	case 10:
+		b.unsubs++
+		return []byte{0xb0, 2, body[0], body[1]}
 	case 12:
 		return []byte{0xd0, 0}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"holdfast"
 	"holdfast/modem/at"
@@ -17,6 +18,9 @@ import (
 type cmqtt struct {
 	m *Modem
 	e *at.Engine
+
+	// busy is held from a request to its result: the firmware does one at a time.
+	busy sync.Mutex
 
 	// Only accessed from the dispatch goroutine.
 	group *cmqttGroup
@@ -146,6 +150,8 @@ func (c *cmqtt) connect(ctx context.Context, s *Session) error {
 // hand runs the three commands of a publish and waits for its result, which says
 // that the broker has acknowledged it. Nothing else goes on meanwhile.
 func (c *cmqtt) hand(s *Session, p *publish) {
+	c.busy.Lock()
+	defer c.busy.Unlock()
 	topic := []byte(p.msg.Topic)
 	for _, part := range []struct {
 		text  string
@@ -194,6 +200,8 @@ func (c *cmqtt) hand(s *Session, p *publish) {
 }
 
 func (c *cmqtt) subscribe(ctx context.Context, s *Session, _ uint16, filter string, qos byte) error {
+	c.busy.Lock()
+	defer c.busy.Unlock()
 	code, err := c.result(ctx, s, fmt.Sprintf("AT+CMQTTSUB=0,%d,%d", len(filter), qos), "+CMQTTSUB", []byte(filter))
 	switch {
 	case errors.Is(err, at.ErrTimeout):

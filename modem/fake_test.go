@@ -69,6 +69,9 @@ func registered(t *testing.T) *fake {
 	f.onFunc("AT+ECMTSUB", func(cmd string) string {
 		return ok + "\r\n+ECMTSUB: 0," + field(cmd, 1) + ",0,1\r\n"
 	})
+	f.onFunc("AT+ECMTUNS", func(cmd string) string {
+		return ok + "\r\n+ECMTUNS: 0," + field(cmd, 1) + ",0\r\n"
+	})
 	return f
 }
 

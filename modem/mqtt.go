@@ -31,6 +31,9 @@ type mqttCommands interface {
 	hand(s *Session, p *publish)
 	// subscribe waits for the result of a subscription.
 	subscribe(ctx context.Context, s *Session, id uint16, filter string, qos byte) error
+	// echo asks the broker for a sign of life, and returns nil when it has come;
+	// an error that wraps errNoEcho if the firmware cannot do that.
+	echo(ctx context.Context, s *Session, id uint16) error
 	// leave disconnects and closes, as far as ctx lets it.
 	leave(ctx context.Context)
 	// urc takes a line that is about this client; s is nil without a session, one
@@ -62,6 +65,8 @@ func (m *Modem) connectOnce(ctx context.Context, lk *link, commands mqttCommands
 		err = m.connected(s)
 	}
 	if err == nil {
+		s.note()
+		s.wg.Go(s.testLink)
 		return s, nil
 	}
 	s.fail(err)
@@ -138,6 +143,9 @@ func checkMessage(msg *holdfast.Message, topic, payload int) error {
 // nil.
 func (m *Modem) takeMessage(s *Session, msg *holdfast.Message) {
 	msg.Received = time.Now()
+	if s != nil {
+		s.note()
+	}
 	taken := s != nil && s.take(msg)
 	m.learn(func(st *Status) {
 		st.Counters.PayloadIn += uint64(len(msg.Topic) + len(msg.Payload))

@@ -59,7 +59,8 @@ type Session struct {
 	inflight map[uint16]*publish
 	seq      uint64
 	subs     int
-	rejected int // publishes rejected one after the other
+	rejected int       // publishes rejected one after the other
+	heard    time.Time // when the broker was last heard
 }
 
 // publish is one message on its way.
@@ -154,6 +155,9 @@ func (s *Session) settle(p *publish, err error) {
 	delete(s.inflight, p.id)
 	if p.timer != nil {
 		p.timer.Stop()
+	}
+	if err == nil && p.msg.QoS > 0 {
+		s.heard = time.Now()
 	}
 	s.mu.Unlock()
 	if err == nil {

@@ -171,6 +171,22 @@ func (m *Module) cmqttSub(c call, _ *reply) outcome {
 	}}}
 }
 
+// cmqttUnsub is AT+CMQTTUNSUB=0,bytes[,dup], and the filter behind a prompt.
+func (m *Module) cmqttUnsub(c call, _ *reply) outcome {
+	a, ok := setParams(c)
+	n := a.int(1, cmqttMaxTopic)
+	if a.more() {
+		a.int(0, 1)
+	}
+	if !ok || !a.ok() || m.mq.state != stateConnected {
+		return notAllowed
+	}
+	return outcome{data: &dataMode{need: n, send: func(b []byte, _ bool) outcome {
+		p, err := unsubscribePacket(1, string(b))
+		return m.request(p, err, "+CMQTTUNSUB: 0,11")
+	}}}
+}
+
 // cmqttReceived writes a group; a long payload is in several pieces.
 func (m *Module) cmqttReceived(topic string, payload []byte) {
 	m.urc(fmt.Sprintf("+CMQTTRXSTART: 0,%d,%d", len(topic), len(payload)))

@@ -123,14 +123,14 @@ var (
 		"+QMTCFG": (*Module).qmtCfg, "+QMTOPEN": (*Module).qmtOpen,
 		"+QMTCONN": (*Module).qmtConn, "+QMTDISC": (*Module).qmtLeave,
 		"+QMTCLOSE": (*Module).qmtLeave, "+QMTSUB": (*Module).qmtSub,
-		"+QMTPUBEX": (*Module).qmtPub,
+		"+QMTUNS": (*Module).qmtUns, "+QMTPUBEX": (*Module).qmtPub,
 
 		"+CMQTTSTART": (*Module).cmqttStart, "+CMQTTSTOP": (*Module).cmqttStop,
 		"+CMQTTACCQ": (*Module).cmqttAccq, "+CMQTTREL": (*Module).cmqttRel,
 		"+CMQTTCONNECT": (*Module).cmqttConnect, "+CMQTTDISC": (*Module).cmqttDisc,
 		"+CMQTTTOPIC": (*Module).cmqttTopic, "+CMQTTPAYLOAD": (*Module).cmqttPayload,
 		"+CMQTTPUB": (*Module).cmqttPub, "+CMQTTSUB": (*Module).cmqttSub,
-		"+CMQTTCFG": ignore,
+		"+CMQTTUNSUB": (*Module).cmqttUnsub, "+CMQTTCFG": ignore,
 
 		"+ECSOCR": (*Module).ecsoCreate, "+ECSOCO": (*Module).ecsoConnect,
 		"+ECSOSD": (*Module).ecsoSend, "+ECSORF": (*Module).ecsoRead,

@@ -74,6 +74,18 @@ func (m *Module) suback(id int, granted []byte) {
 	m.urc(fmt.Sprintf("+ECMTSUB: 0,%d,%d,%d", id, result, codes))
 }
 
+// unsuback: the one of SIMCom has no identifier.
+func (m *Module) unsuback(id int) {
+	switch m.opt.Dialect {
+	case DialectQMT:
+		m.urc(fmt.Sprintf("+QMTUNS: 0,%d,0", id))
+	case DialectCMQTT:
+		m.urc("+CMQTTUNSUB: 0,0")
+	default:
+		m.urc(fmt.Sprintf("+ECMTUNS: 0,%d,0", id))
+	}
+}
+
 // received writes +ECMTRECV. There is no length, there are no quotes, and what
 // has a NUL ends there: the firmware's printf knows no better. A CR LF in the
 // payload is one on the line.

@@ -135,6 +135,17 @@ func (m *Module) qmtSub(c call, _ *reply) outcome {
 	return m.request(p, err, fmt.Sprintf("+QMTSUB: 0,%d,2", id))
 }
 
+// qmtUns is AT+QMTUNS=0,id,"filter".
+func (m *Module) qmtUns(c call, _ *reply) outcome {
+	a, ok := setParams(c)
+	id, filter := a.int(1, 65535), a.str(qmtMaxTopic)
+	if !ok || !a.ok() || filter == "" {
+		return m.refuseLimit(a)
+	}
+	p, err := unsubscribePacket(id, filter)
+	return m.request(p, err, fmt.Sprintf("+QMTUNS: 0,%d,2", id))
+}
+
 // qmtPub is AT+QMTPUBEX=0,id,qos,retain,"topic",bytes: a prompt, and exactly so
 // many bytes.
 func (m *Module) qmtPub(c call, r *reply) outcome {

@@ -3,7 +3,6 @@ package sim
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 
@@ -141,7 +140,7 @@ func (s *session) handle(f frame) {
 		}
 	case packet.UNSUBACK:
 		if id, ok := f.id(); ok {
-			s.tell(func() { m.urc(fmt.Sprintf("+ECMTUNS: 0,%d,0", id)) })
+			s.tell(func() { m.unsuback(int(id)) })
 		}
 	case packet.PINGRESP:
 		s.tell(func() { s.pinging, s.missed = false, 0 })
