@@ -31,6 +31,7 @@ func (e *endless) Ack(holdfast.ItemID) {
 	}
 }
 func (e *endless) Release(...holdfast.ItemID)         {}
+func (e *endless) Drop(holdfast.ItemID, string)       {}
 func (e *endless) Quarantine(holdfast.ItemID, string) {}
 
 // BenchmarkForward is the rate of acknowledged publishes of QoS 1 with 100

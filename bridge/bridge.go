@@ -98,6 +98,9 @@ type Options struct {
 	WindowBytes int
 	// Rate is the most messages in a second; 0 is as many as the link takes.
 	Rate int
+	// Clock is the time for Route.Stamp, and whether it is sure to be right; nil
+	// is the board's clock, taken for right.
+	Clock func() (now time.Time, sure bool)
 	// BackoffMin and BackoffMax bound the delay between attempts (1 s, 60 s).
 	BackoffMin, BackoffMax time.Duration
 	// MaxAttempts is how many times in a row a message may be the oldest
@@ -127,6 +130,11 @@ type Bridge struct {
 	ackTimeout  time.Duration
 	log         *slog.Logger
 
+	gateway string
+	clock   func() (time.Time, bool)
+	stamps  map[string]bool // the routes that do, by name
+	thin    *thinner
+
 	stateTopic, farStateTopic, stateSpace string
 	announcer                             *announcer // nil if there is no stateTopic
 
@@ -150,6 +158,7 @@ func New(o Options) (*Bridge, error) {
 		backoff: backoff{min: o.BackoffMin, max: o.BackoffMax},
 		log:     o.Logger.With(slog.String("bridge", o.Name)),
 
+		gateway: o.GatewayID, clock: o.Clock, stamps: map[string]bool{},
 		stateTopic: o.StateTopic, farStateTopic: o.FarStateTopic, stateSpace: o.StateSpace,
 		encodings: make(map[string]Encoding),
 	}
@@ -157,6 +166,7 @@ func New(o Options) (*Bridge, error) {
 		b.log = b.log.With(slog.String("gateway", o.GatewayID))
 	}
 	b.status.s.State = Stopped
+	rules := map[string]thinRule{}
 	if o.StateTopic != "" {
 		b.announcer = &announcer{b: b, wake: make(chan struct{}, 1), want: Offline}
 	}
@@ -188,12 +198,17 @@ func New(o Options) (*Bridge, error) {
 		if r.Direction.out() {
 			b.encodings[r.Name] = r.Encoding
 			b.out = append(b.out, newOutRoute(r))
+			b.stamps[r.Name] = r.Stamp
+			if r.Sample > 0 || r.OnChange {
+				rules[r.Name] = thinRule{r.Sample, r.OnChange}
+			}
 		}
 		if r.Direction.in() {
 			b.in = append(b.in, newInRoute(r))
 		}
 	}
 	b.findEchoes()
+	b.thin = newThinner(rules, b.leaveOut, b.unthinned)
 	if len(b.out) > 0 && o.Queue == nil {
 		fault("routes go out, but there is no queue")
 	}
@@ -256,6 +271,9 @@ func (o *Options) setDefaults() {
 	setDefault(&o.MaxAttempts, defaultMaxAttempts)
 	setDefault(&o.AckTimeout, defaultAckTimeout)
 	setDefault(&o.Failback, defaultFailback)
+	if o.Clock == nil {
+		o.Clock = func() (time.Time, bool) { return time.Now(), true }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -1,6 +1,10 @@
 package bridge
 
-import "holdfast"
+import (
+	"time"
+
+	"holdfast"
+)
 
 // Explanation is what a route out would do with a message.
 type Explanation struct {
@@ -14,6 +18,9 @@ type Explanation struct {
 	Lane   holdfast.Lane
 	// Encoding is the form of the payload.
 	Encoding Encoding
+	// As in Route.
+	Sample          time.Duration
+	OnChange, Stamp bool
 }
 
 // Explain returns every route out that matches a local topic, in their order:
@@ -28,6 +35,7 @@ func Explain(routes []Route, name string) (list []Explanation) {
 			list = append(list, Explanation{
 				Route: nameOf(r), Owner: len(list) == 0, Remote: to, QoS: r.QoS, Retain: r.Retain, Lane: r.Lane,
 				Encoding: r.Encoding,
+				Sample:   r.Sample, OnChange: r.OnChange, Stamp: r.Stamp,
 			})
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"holdfast"
 )
@@ -140,6 +141,21 @@ func (q *fakeQueue) Ack(id holdfast.ItemID) {
 func (q *fakeQueue) Quarantine(id holdfast.ItemID, reason string) {
 	q.end(id, reason)
 	q.story.add("quarantine %d: %s", id.Position(), reason)
+}
+
+func (q *fakeQueue) Drop(id holdfast.ItemID, reason string) {
+	q.end(id, reason)
+	q.story.add("%s %d", reason, id.Position())
+}
+
+// put puts one message at the end of the queue.
+func (q *fakeQueue) put(lane holdfast.Lane, name, payload string, received time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.last++
+	q.waiting = append(q.waiting, holdfast.Item{ID: holdfast.NewItemID(lane, q.last), Route: "r",
+		Msg: &holdfast.Message{Topic: name, Payload: []byte(payload), QoS: 1, Received: received}})
+	signal(q.ready)
 }
 
 func (q *fakeQueue) Release(ids ...holdfast.ItemID) {

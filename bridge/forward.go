@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,7 +37,7 @@ func (c *connection) forward() {
 		if d := c.b.rate.wait(time.Now()); d > 0 && !wait(c.ctx, d) {
 			return
 		}
-		it, err := c.next()
+		it, err := c.nextToSend()
 		if err == nil {
 			c.b.rate.sent(time.Now())
 			c.send(it)
@@ -63,15 +64,64 @@ func (c *connection) hasRoomLocked() bool {
 // it goes on under any load.
 const lowEvery = 20
 
+// nextToSend waits for the next message that is not left out.
+func (c *connection) nextToSend() (holdfast.Item, error) {
+	t := c.b.thin
+	for {
+		if it, ok := t.next(); ok {
+			return it, nil
+		}
+		at, held := t.wake()
+		if held && !at.After(time.Now()) {
+			it, ok, err := c.b.queue.Poll(holdfast.AllLanes)
+			if err != nil {
+				return it, err
+			}
+			if ok {
+				t.take(it)
+			} else {
+				t.due(time.Now())
+			}
+			continue
+		}
+		ctx, cancel := c.ctx, context.CancelFunc(func() {})
+		if held {
+			ctx, cancel = context.WithDeadline(ctx, at)
+		}
+		it, err := c.next(ctx)
+		due := errors.Is(err, context.DeadlineExceeded) && c.ctx.Err() == nil
+		cancel()
+		switch {
+		case err == nil:
+			t.take(it)
+		case !due:
+			return it, err
+		}
+	}
+}
+
+// leaveOut drops a message that its route does not want to go.
+func (b *Bridge) leaveOut(id holdfast.ItemID, reason string) { b.queue.Drop(id, reason) }
+
+// unthinned counts that a bound of sampling was met.
+func (b *Bridge) unthinned() {
+	b.status.unthinned.Add(1)
+	now, last := time.Now().UnixNano(), b.status.unthinnedAt.Load()
+	if (last == 0 || now-last > int64(unthinnedLog)) && b.status.unthinnedAt.CompareAndSwap(last, now) {
+		b.log.Warn("too many topics or bytes for sample and on_change: more messages go than they would let; make their filters narrower or sample shorter",
+			slog.Int("topics", maxThin), slog.Int("held", maxHeld), slog.Int("held_bytes", maxHeldBytes))
+	}
+}
+
 // next takes the next item from the queue.
-func (c *connection) next() (it holdfast.Item, err error) {
+func (c *connection) next(ctx context.Context) (it holdfast.Item, err error) {
 	ok := false
 	if c.sinceLow >= lowEvery-1 {
 		c.sinceLow = 0
 		it, ok, err = c.b.queue.Poll(1 << holdfast.Low)
 	}
 	if !ok && err == nil {
-		it, err = c.b.queue.Next(c.ctx, holdfast.AllLanes)
+		it, err = c.b.queue.Next(ctx, holdfast.AllLanes)
 	}
 	if c.sinceLow++; it.ID.Lane() == holdfast.Low {
 		c.sinceLow = 0
@@ -100,6 +150,9 @@ func (c *connection) await(met func() bool) bool {
 // send publishes one item. One that was the oldest when the last connection
 // died goes alone: if the connection dies again, it is known who did it.
 func (c *connection) send(it holdfast.Item) {
+	if c.b.stamps[it.Route] {
+		it.Msg = c.b.stamped(it)
+	}
 	if c.encode(&it) {
 		return
 	}
@@ -247,10 +300,13 @@ func (c *connection) giveBack(died bool, ended time.Time) {
 	ids := make([]holdfast.ItemID, 0, c.inflight)
 	for f := c.head; f != nil; f = f.next {
 		ids = append(ids, f.item.ID)
+		c.b.thin.forget(f.item)
 	}
 	for _, f := range c.beside.list {
 		ids = append(ids, f.item.ID)
+		c.b.thin.forget(f.item)
 	}
+	ids = append(ids, c.b.thin.giveBack()...)
 	if len(ids) > 0 {
 		c.b.queue.Release(ids...)
 	}
@@ -273,4 +329,5 @@ func (c *connection) quarantine(f *flight, reason string, err error) {
 		slog.String("reason", reason), slog.String("topic", f.item.Msg.Topic),
 		slog.Int("bytes", len(f.item.Msg.Payload)), slog.Any("error", err))
 	c.b.queue.Quarantine(f.item.ID, reason)
+	c.b.thin.forget(f.item)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"holdfast"
 	"holdfast/edge/topic"
@@ -73,6 +74,13 @@ type Route struct {
 	Retain   bool
 	Lane     holdfast.Lane // out: the lane of the queue
 	Encoding Encoding      // out: the form of the payload
+	// Out only. Sample is the interval in which at most one message of a topic
+	// goes, the newest, up to 24 h; 0 is every one. OnChange leaves out what was
+	// sent last on its topic. See thin.go. Stamp puts the payload into JSON with
+	// time and sequence; see stamp.go.
+	Sample   time.Duration
+	OnChange bool
+	Stamp    bool
 }
 
 // DefaultName is the name of a route that was given none.
@@ -99,6 +107,12 @@ func (r Route) Validate() error {
 	if r.Lane >= holdfast.LaneCount {
 		fault("priority must be high, normal or low")
 	}
+	if r.Sample < 0 || r.Sample > maxSample {
+		fault("sample is %v: it must be between 0 and %v", r.Sample, maxSample)
+	}
+	if !r.Direction.out() && (r.Sample > 0 || r.OnChange || r.Stamp) {
+		fault("sample, on_change and stamp are for what goes out")
+	}
 	if strings.HasPrefix(r.Filter, "$share/") {
 		fault("topic %q: a shared subscription cannot be a route", r.Filter)
 	}
@@ -122,6 +136,10 @@ func (r Route) Validate() error {
 	return errors.Join(faults...)
 }
 
+// maxSample bounds how long what is held keeps back the space of what was sent
+// behind it.
+const maxSample = 24 * time.Hour
+
 // outRoute is a route made ready for Match. It does not change.
 type outRoute struct {
 	name        string
@@ -134,6 +152,7 @@ type outRoute struct {
 	remote      string // prefix
 	remoteSpace string // filter of what is published remotely
 	exclude     []string
+	stamp       bool
 	echoes      bool // what it sends may match a subscription of this bridge
 }
 
@@ -143,7 +162,7 @@ func newOutRoute(r Route) outRoute {
 		name: r.Name, lane: r.Lane, qos: r.QoS, retain: r.Retain,
 		prefix: r.LocalPrefix, filter: f, literal: literal(f),
 		remote: r.RemotePrefix, remoteSpace: r.RemotePrefix + r.Filter,
-		exclude: prefixed(r.LocalPrefix, r.Exclude),
+		exclude: prefixed(r.LocalPrefix, r.Exclude), stamp: r.Stamp,
 	}
 }
 
@@ -245,6 +264,9 @@ func (b *Bridge) Match(msg *holdfast.Message) (route string, lane holdfast.Lane,
 		}
 		out := *msg
 		out.Topic, out.QoS, out.Retain = to, r.qos, r.retain && msg.Retain
+		if r.stamp {
+			b.received(&out)
+		}
 		return r.name, r.lane, &out, true
 	}
 	return "", 0, nil, false

@@ -26,6 +26,8 @@ type Queue interface {
 	// Release gives items back, unsent again: they come first, in their old
 	// order, with Again set. It must have happened when Release returns.
 	Release(ids ...holdfast.ItemID)
+	// Drop takes the item out of the queue, counted as dropped under reason.
+	Drop(id holdfast.ItemID, reason string)
 	// Quarantine takes the item out of the queue and keeps it aside, counted
 	// under reason.
 	Quarantine(id holdfast.ItemID, reason string)

@@ -47,6 +47,11 @@ type Status struct {
 	Encoded  uint64 `json:"encoded"`
 	Received uint64 `json:"received"`         // commands that the local broker has accepted
 	Waiting  int64  `json:"received_waiting"` // commands that it has not accepted yet
+	// Held are messages that wait for the end of their interval (Route.Sample),
+	// Unthinned those that were not left out, or went early, because a bound of
+	// sampling was met.
+	Held      int    `json:"held"`
+	Unthinned uint64 `json:"unthinned"`
 	// Dropped are commands that were not delivered: DroppedLoop our own
 	// publishes come back, DroppedFull QoS 0 over the bound, DroppedRefused
 	// refused for good by the local broker, DroppedUnrouted for no route.
@@ -78,6 +83,8 @@ func (b *Bridge) Status() Status {
 	s.DroppedFull = b.status.full.Load()
 	s.DroppedRefused = b.status.refused.Load()
 	s.DroppedUnrouted = b.status.unrouted.Load()
+	s.Held = b.thin.holding()
+	s.Unthinned = b.status.unthinned.Load()
 	s.RTT = time.Duration(b.status.rtt.Load())
 	return s
 }
@@ -90,6 +97,8 @@ type status struct {
 	sent, acked, quarantined, encoded, beside atomic.Uint64
 	received, loop, full, refused, unrouted   atomic.Uint64
 	inflight, pending, rtt, limit             atomic.Int64
+	unthinned                                 atomic.Uint64
+	unthinnedAt                               atomic.Int64 // when it was last logged
 }
 
 func (s *status) enter(state State) {

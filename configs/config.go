@@ -268,6 +268,9 @@ type Route struct {
 	Priority     string        `toml:"priority" oneof:"high|normal|low"`
 	MaxAge       time.Duration `toml:"max_age" min:"0s" max:"87600h"` // 0: that of the queue
 	Encoding     string        `toml:"encoding" oneof:"none|base64|base64-always"`
+	Sample       time.Duration `toml:"sample" min:"0s" max:"24h"` // 0: every message
+	OnChange     bool          `toml:"on_change"`
+	Stamp        bool          `toml:"stamp"`
 }
 
 // The forms in which a route sends payloads, besides as they are.

@@ -205,6 +205,14 @@ func (k *checker) routes(b *Bridge, path string) {
 			continue
 		}
 		k.excludes(r, at)
+		for _, out := range []struct {
+			key string
+			set bool
+		}{{"sample", r.Sample > 0}, {"on_change", r.OnChange}, {"stamp", r.Stamp}} {
+			if out.set && r.Direction == In {
+				k.fault(at+"."+out.key, "is for what goes out; take the line out")
+			}
+		}
 		for _, p := range []struct{ key, prefix string }{{"local_prefix", r.LocalPrefix}, {"remote_prefix", r.RemotePrefix}} {
 			if strings.ContainsAny(p.prefix, "+#") {
 				k.fault(at+"."+p.key, "%s has a wildcard; they stand in topic only", quote(p.prefix))

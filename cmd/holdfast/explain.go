@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/bridge"
 	"holdfast/cmd/holdfast/gateway"
 	"holdfast/configs"
 	"holdfast/edge/topic"
@@ -74,8 +75,10 @@ func explain(w io.Writer, name string, bridges []gateway.Explanation, every time
 			case configs.Base64Always:
 				fmt.Fprintln(w, "    its payload in base64")
 			}
+			thinned(w, r)
 			fmt.Fprintf(w, "    about %d bytes on the link for each", b.Bytes)
 			if every > 0 {
+				every := max(every, r.Sample) // at most so often
 				fmt.Fprintf(w, "; at one every %v %.1f MB a month", every, float64(b.Bytes)*float64(month)/float64(every)/1e6)
 			}
 			fmt.Fprintln(w)
@@ -83,5 +86,18 @@ func explain(w io.Writer, name string, bridges []gateway.Explanation, every time
 	}
 	if len(bridges) == 0 {
 		fmt.Fprintln(w, "  no bridge: messages stay in the local broker")
+	}
+}
+
+// thinned tells what a route leaves out of its messages or puts into them.
+func thinned(w io.Writer, r bridge.Explanation) {
+	if r.Sample > 0 {
+		fmt.Fprintf(w, "    at most one in %v, the newest\n", r.Sample)
+	}
+	if r.OnChange {
+		fmt.Fprintln(w, "    only if its payload is not that of the one before")
+	}
+	if r.Stamp {
+		fmt.Fprintln(w, "    in JSON with time and sequence number")
 	}
 }

@@ -80,7 +80,7 @@ func (g *Gateway) makeBridges(local bridge.Local) error {
 			Name: c.Name, GatewayID: g.cfg.Gateway.ID,
 			StateTopic: stateSpace(g.cfg.Gateway.ID) + c.Name + "/state", FarStateTopic: c.StateTopic, StateSpace: stateSpace(g.cfg.Gateway.ID),
 			Queue: q, Local: local, Window: c.Queue.Window, Rate: c.Queue.Rate, Failback: c.Failback,
-			Logger: g.log.With("part", "bridge"),
+			Clock: g.clock.now, Logger: g.log.With("part", "bridge"),
 		}
 		for _, r := range c.Routes {
 			o.Routes = append(o.Routes, route(r))
@@ -119,6 +119,7 @@ func route(r configs.Route) bridge.Route {
 		Name: r.Name, Direction: direction(r.Direction), Filter: r.Topic, Exclude: r.Exclude,
 		LocalPrefix: r.LocalPrefix, RemotePrefix: r.RemotePrefix,
 		QoS: byte(r.QoS), Retain: r.Retain, Lane: lane(r.Priority), Encoding: encoding(r.Encoding),
+		Sample: r.Sample, OnChange: r.OnChange, Stamp: r.Stamp,
 	}
 }
 

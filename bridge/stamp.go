@@ -1,0 +1,108 @@
+package bridge
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"holdfast"
+)
+
+// Route.Stamp: each message says when the gateway took it and where it stands in
+// the queue, so that the far side can order a backlog and find repetitions. The
+// payload is put into JSON:
+//
+//	{"time":"2026-11-21T16:30:00.123Z","clock":"sure","gateway":"site-7","bridge":"cloud","lane":"normal","seq":4711,"payload":21.5}
+//
+// seq grows within gateway, bridge and lane, over restarts too, with gaps where
+// messages went by other routes or not at all; a repetition has the same one.
+// clock is "unsure" while nothing says that the board's clock is right. The
+// payload is in "payload" if it is JSON itself, else in "text" if it is UTF-8,
+// else in "base64". An empty payload stays empty: it removes a retained message.
+type stamp struct {
+	Time    time.Time       `json:"time"`
+	Clock   string          `json:"clock"`
+	Gateway string          `json:"gateway,omitempty"`
+	Bridge  string          `json:"bridge"`
+	Lane    string          `json:"lane"`
+	Seq     uint64          `json:"seq"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+	Text    string          `json:"text,omitempty"`
+	Base64  []byte          `json:"base64,omitempty"`
+}
+
+// What cannot be known later is kept with the message in the queue, as user
+// properties of these names; whatever a client has sent under them is taken out.
+const (
+	stampTime  = "holdfast-time"
+	stampClock = "holdfast-clock"
+
+	clockSure, clockUnsure = "sure", "unsure"
+	// clockApart is from when on the gateway's clock is not the board's.
+	clockApart = time.Second
+)
+
+// received notes the time of receipt in out, which nobody else has yet.
+func (b *Bridge) received(out *holdfast.Message) {
+	now, sure := b.clock()
+	var p holdfast.Properties
+	if out.Properties != nil {
+		p = *out.Properties
+	}
+	p.User = slices.DeleteFunc(slices.Clone(p.User), func(u holdfast.UserProperty) bool {
+		return u.Name == stampTime || u.Name == stampClock
+	})
+	// A board whose clock is behind may know better from its module.
+	if apart := now.Sub(out.Received); apart.Abs() > clockApart {
+		p.User = append(p.User, holdfast.UserProperty{Name: stampTime, Value: now.UTC().Format(time.RFC3339Nano)})
+	}
+	if !sure {
+		p.User = append(p.User, holdfast.UserProperty{Name: stampClock, Value: clockUnsure})
+	}
+	if out.Properties != nil || len(p.User) > 0 {
+		out.Properties = &p
+	}
+}
+
+// stamped is the message of it with its stamp.
+func (b *Bridge) stamped(it holdfast.Item) *holdfast.Message {
+	m := *it.Msg
+	s := stamp{
+		Time: m.Received.UTC().Truncate(time.Millisecond), Clock: clockSure,
+		Gateway: b.gateway, Bridge: b.name, Lane: it.ID.Lane().String(), Seq: it.ID.Position(),
+	}
+	if m.Properties != nil {
+		p := *m.Properties
+		p.User = slices.DeleteFunc(slices.Clone(p.User), func(u holdfast.UserProperty) bool {
+			switch t, err := time.Parse(time.RFC3339Nano, u.Value); {
+			case u.Name == stampTime && err == nil:
+				s.Time = t.UTC().Truncate(time.Millisecond)
+			case u.Name == stampClock:
+				s.Clock = u.Value
+			}
+			return u.Name == stampTime || u.Name == stampClock
+		})
+		m.Properties = &p
+	}
+	if len(m.Payload) == 0 {
+		return &m
+	}
+	switch {
+	case json.Valid(m.Payload):
+		s.Payload = m.Payload
+	case utf8.Valid(m.Payload):
+		s.Text = string(m.Payload)
+	default:
+		s.Base64 = m.Payload
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if enc.Encode(s) != nil {
+		return &m // a year that JSON does not know
+	}
+	m.Payload = bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+	return &m
+}
