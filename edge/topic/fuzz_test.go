@@ -32,6 +32,7 @@ func FuzzMatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b, name string) {
 		Match(a, name) // whatever they are, it must end
 		Overlap(a, b)
+		Covers(a, b)
 		if ValidFilter(a) != nil || ValidName(name) != nil {
 			return
 		}
@@ -52,6 +53,9 @@ func FuzzMatch(f *testing.F) {
 		}
 		if Overlap(a, b) != Overlap(b, a) || !Overlap(a, a) || Overlap(a, name) != got {
 			t.Fatalf("overlap of %q, %q and %q", a, b, name)
+		}
+		if !Covers(a, a) || Covers(a, name) != got || Covers(a, b) && Match(b, name) && !got {
+			t.Fatalf("%q covers %q with %q", a, b, name)
 		}
 		if got && Match(b, name) && !Overlap(a, b) {
 			t.Fatalf("%q and %q overlap in %q", a, b, name)

@@ -154,6 +154,31 @@ func Overlap(a, b string) bool {
 	}
 }
 
+// Covers reports whether every topic name that filter matches is matched by
+// wider too: who may have wider may have filter. Both must be valid. It says no
+// where "#" or "/#" is another word for the same, as "+/#" is.
+func Covers(wider, filter string) bool {
+	if wider == "" || filter == "" || hidden(wider, filter) {
+		return false
+	}
+	for w, f := 0, 0; ; {
+		if lastIsHash(wider, w) {
+			return true
+		}
+		if w > len(wider) || f > len(filter) {
+			return w > len(wider) && f > len(filter)
+		}
+		if lastIsHash(filter, f) {
+			return false
+		}
+		wEnd, fEnd := levelEnd(wider, w), levelEnd(filter, f)
+		if x := wider[w:wEnd]; x != "+" && x != filter[f:fEnd] {
+			return false
+		}
+		w, f = wEnd+1, fEnd+1
+	}
+}
+
 // hidden reports whether filter starts with a wildcard and other with a "$",
 // which wildcards there do not match [MQTT-4.7.2-1].
 func hidden(filter, other string) bool {

@@ -158,6 +158,32 @@ func TestOverlapAgreesWithTheOracleOnAllShortFilters(t *testing.T) {
 	}
 }
 
+func TestCoversAgreesWithTheOracleOnAllShortFilters(t *testing.T) {
+	matched := make(map[string][]bool)
+	for _, f := range shortFilters {
+		for _, n := range shortNames {
+			matched[f] = append(matched[f], oracleMatch(f, n))
+		}
+	}
+	for _, wider := range shortFilters {
+		for _, f := range shortFilters {
+			if strings.Count(f, "/") == 3 && strings.HasSuffix(f, "#") || strings.Count(wider, "/") == 3 && strings.HasSuffix(f, "#") {
+				continue // names of more than four levels would tell
+			}
+			want := true
+			for i, of := range matched[f] {
+				if of && !matched[wider][i] {
+					want = false
+					break
+				}
+			}
+			if got := Covers(wider, f); got != want && (got || f != "#" && f != "/#") {
+				t.Fatalf("%q covers %q: %v", wider, f, got)
+			}
+		}
+	}
+}
+
 func TestTheDeepestTopicsNeitherHangNorOverflow(t *testing.T) {
 	deep := strings.Repeat("/", MaxLength)
 	plus := strings.Repeat("+/", MaxLength/2) + "+"
