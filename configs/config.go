@@ -145,9 +145,22 @@ const (
 	AnonymousAlways   = "always"
 )
 
-// Access is who may connect to the broker.
+// Access is who may connect to the broker, and what they may do there.
 type Access struct {
-	Anonymous string `toml:"anonymous" oneof:"never|loopback|always"`
+	Anonymous string `toml:"anonymous" oneof:"never|loopback|always"` // without a user name
+	Users     []User `toml:"user"`
+}
+
+// User is one user of the broker.
+type User struct {
+	Name string `toml:"name"`
+	// Password is an argon2id hash (edge/password); empty: only a certificate
+	// with this name lets the user in.
+	Password Secret `toml:"password" env:"yes"`
+	// Publish and Subscribe are topic filters, in which %u stands for the name of
+	// the user and %c for the client identifier.
+	Publish   []string `toml:"publish"`
+	Subscribe []string `toml:"subscribe"`
 }
 
 // Console is how a person looks at the running gateway.
@@ -312,6 +325,8 @@ func Default() *Config {
 // The elements of a list start from these, not from zero values.
 
 func (l *Listener) setDefaults() { *l = Listener{Transport: "tcp", Origins: "*"} }
+
+func (u *User) setDefaults() { *u = User{Publish: []string{"#"}, Subscribe: []string{"#"}} }
 
 func (m *Modem) setDefaults() {
 	*m = Modem{Baud: 115200, Dialect: "auto", Mode: "auto", APNAuth: "auto", ResetLine: "none"}

@@ -87,6 +87,12 @@ func TestGatewaySampleShowsDefaultsOfLists(t *testing.T) {
 	var m Modem
 	m.setDefaults()
 	m.Name, m.Port = c.Modems[0].Name, c.Modems[0].Port
+	var u User
+	u.setDefaults()
+	u.Name = c.Access.Users[0].Name
+	if !reflect.DeepEqual(c.Access.Users[0], u) {
+		t.Errorf("user: gateway.toml says\n%+v, the default is\n%+v", c.Access.Users[0], u)
+	}
 	var b Bridge
 	b.setDefaults()
 	b.Name = c.Bridges[0].Name

@@ -24,6 +24,7 @@ func (c *Config) check() *checker {
 	k.bounds(reflect.ValueOf(c).Elem(), "")
 	k.gateway()
 	k.limits()
+	k.access()
 	k.listeners()
 	k.modems()
 	k.bridges()

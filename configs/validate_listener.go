@@ -61,10 +61,6 @@ func (k *checker) listeners() {
 			k.beyondLoopback(at, l.Address, port)
 		}
 	}
-	if k.c.Access.Anonymous == AnonymousNever {
-		k.warn("access.anonymous", "without users nobody at all can connect; write %q or %q",
-			AnonymousLoopback, AnonymousAlways)
-	}
 	k.console(seen)
 }
 
@@ -91,7 +87,7 @@ func (k *checker) transport(l Listener, path string) {
 
 // beyondLoopback refuses a door that would be shut to all who could come to it.
 func (k *checker) beyondLoopback(path, address string, port int) {
-	if k.c.Access.Anonymous != AnonymousLoopback {
+	if k.c.Access.Anonymous != AnonymousLoopback || len(k.c.Access.Users) > 0 {
 		return
 	}
 	lines := `add the lines [access] and anonymous = "always"`
@@ -100,7 +96,7 @@ func (k *checker) beyondLoopback(path, address string, port int) {
 	} else if line := k.lines["access"]; line > 0 {
 		lines = fmt.Sprintf(`add the line anonymous = "always" below line %d`, line)
 	}
-	k.fault(path, "%s is open to the network, where nobody may connect; %s to let everyone in, or listen on %q only",
+	k.fault(path, "%s is open to the network, where nobody may connect; %s to let everyone in, add users (holdfast passwd NAME), or listen on %q only",
 		quote(address), lines, fmt.Sprintf("127.0.0.1:%d", port))
 }
 

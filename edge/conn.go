@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast"
@@ -45,6 +46,11 @@ type conn struct {
 	window    int    // how many QoS 1 and 2 messages the client takes at a time
 	maxPacket int    // the client's Maximum Packet Size in bytes; 0 is none
 	sess      *session
+
+	// login is who was let in, without the password; nil before. rights are what
+	// that client may do; nil is everything. ReviewAccess changes them.
+	login  atomic.Pointer[Login]
+	rights atomic.Pointer[Rights]
 
 	// Only the reader uses these.
 	buf       []byte // bytes read and not handled: buf[r:w]
@@ -315,6 +321,9 @@ func (c *conn) push(m *holdfast.Message, kept bool) bool {
 // sendPublishQoS0 sends a QoS 0 message with this topic, or drops and counts it
 // when the client reads too slowly.
 func (c *conn) sendPublishQoS0(p *packet.Publish, topic string) {
+	if !c.mayReceive(topic) {
+		return
+	}
 	c.mu.Lock()
 	if c.closing || !c.started || len(c.out)+p.Size(c.version) > c.srv.limits.MaxOutboundBytes {
 		c.mu.Unlock()
@@ -392,6 +401,11 @@ func (c *conn) leave() {
 	will := c.will
 	if c.clean || errors.Is(cause, errShutdown) {
 		will = nil
+	}
+	if will != nil && !c.mayPublish(will.Msg.Topic) {
+		c.srv.log.Warn("will dropped: its client may not publish it any more", "client_id", c.clientID, "topic", will.Msg.Topic)
+		will = nil
+		c.srv.opts.Store.SetWill(c.clientID, nil, func(error) {})
 	}
 	if will = c.srv.detach(c, will); will != nil {
 		c.srv.publishWill(c.clientID, will.Msg)

@@ -76,11 +76,9 @@ func (c *conn) checkConnect(p *packet.Connect) (assigned bool, err error) {
 		return false, refuse(packet.ClientIdentifierNotValid, "the client identifier has %d bytes, over limits.max_client_id_length (%d)",
 			len(p.ClientID), c.srv.limits.MaxClientIDLength)
 	}
-	if name, ok := certified(c.nc); ok {
-		p.Username = name // who it is was proven before MQTT began
-	} else if !c.srv.opts.Access.Connect(p.ClientID, p.Username, p.Password, c.remote) {
-		c.refuse(&packet.Error{Code: packet.NotAuthorized})
-		return false, fmt.Errorf("access refused to client %q from %s; see [access] in the configuration", p.ClientID, c.remote)
+	if err := c.logIn(p); err != nil {
+		c.refuse(err)
+		return false, fmt.Errorf("client %q: %w", p.ClientID, err)
 	}
 	if p.Will != nil {
 		if err := topic.ValidName(p.Will.Topic); err != nil {
@@ -89,11 +87,36 @@ func (c *conn) checkConnect(p *packet.Connect) (assigned bool, err error) {
 		if err := c.checkLevels(p.Will.Topic); err != nil {
 			return false, c.tell(err)
 		}
-		if !c.srv.opts.Access.Publish(p.ClientID, p.Username, p.Will.Topic) {
+		if !c.mayPublish(p.Will.Topic) {
 			return false, refuse(packet.NotAuthorized, "the client may not publish to the topic of its will")
 		}
 	}
 	return assigned, nil
+}
+
+// logIn asks whether the client may connect.
+func (c *conn) logIn(p *packet.Connect) error {
+	l := Login{ClientID: p.ClientID, Username: p.Username, Password: p.Password, Remote: c.remote}
+	if name, ok := certified(c.nc); ok {
+		l.Username, l.Certified = name, true // who it is was proven before MQTT began
+		p.Username = name
+	}
+	changes := c.srv.accessChanges.Load()
+	rights, err := c.srv.opts.Access.Connect(&l, c.closed)
+	if err != nil {
+		if c.isClosing() {
+			return c.reason()
+		}
+		c.srv.stats.refusedLogins.Add(1)
+		return err
+	}
+	l.Password = nil
+	c.setRights(rights)
+	c.login.Store(&l)
+	if c.srv.accessChanges.Load() != changes {
+		return c.review() // ReviewAccess has not seen this one
+	}
+	return nil
 }
 
 // tell answers a CONNECT that is refused in a way that MQTT 3.x has no return
@@ -176,7 +199,8 @@ func (c *conn) makeConnectSafe(s *session, present bool, will *holdfast.Will) er
 	results := make(chan error, 2)
 	waits := 0
 	store := c.srv.opts.Store
-	if change := c.sessionChange(s, present); change != nil {
+	dropped := present && c.dropForbidden(s)
+	if change := c.sessionChange(s, present, dropped); change != nil {
 		waits++
 		store.Change(change, func(err error) { results <- err })
 	}
@@ -200,8 +224,8 @@ func (c *conn) makeConnectSafe(s *session, present bool, will *holdfast.Will) er
 }
 
 // sessionChange is what of the session is to be stored before CONNACK; nil if
-// nothing is.
-func (c *conn) sessionChange(s *session, present bool) *holdfast.SessionChange {
+// nothing is. changed: its subscriptions are others than on disk.
+func (c *conn) sessionChange(s *session, present, changed bool) *holdfast.SessionChange {
 	c.srv.mu.Lock()
 	away := s.savedDetached
 	s.savedDetached = false
@@ -213,7 +237,7 @@ func (c *conn) sessionChange(s *session, present bool) *holdfast.SessionChange {
 	switch {
 	case s.durable && !present:
 		return &holdfast.SessionChange{ClientID: c.clientID, Reset: true, Save: s.stateLocked()}
-	case s.durable && (away || !same):
+	case s.durable && (away || !same || changed):
 		return &holdfast.SessionChange{ClientID: c.clientID, Save: s.stateLocked()}
 	case s.replacesDurable:
 		return &holdfast.SessionChange{ClientID: c.clientID, Reset: true}

@@ -30,7 +30,7 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 		Topic: name, Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain,
 		Origin: c.clientID, Received: time.Now(), Properties: p.Properties.ForMessage(),
 	}
-	allowed := c.srv.opts.Access.Publish(c.clientID, c.username, msg.Topic)
+	allowed := c.mayPublish(msg.Topic)
 	if !allowed && c.srv.stats.droppedDenied.Add(1)%100 == 1 {
 		c.srv.log.Warn("publish denied", "client_id", c.clientID, "topic", msg.Topic)
 	}

@@ -89,7 +89,7 @@ func (c *conn) checkFilter(filter string) error {
 // client of MQTT 3.x is told 0x80 in any case.
 func (c *conn) maySubscribe(filter string) packet.ReasonCode {
 	_, topics, _ := topic.ParseShared(filter)
-	if !c.srv.opts.Access.Subscribe(c.clientID, c.username, topics) {
+	if !c.mayFilter(topics) {
 		c.srv.log.Warn("subscription denied", "client_id", c.clientID, "filter", filter)
 		return packet.NotAuthorized
 	}

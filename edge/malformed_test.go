@@ -158,8 +158,8 @@ func TestAccessIsByAddressWithoutUsers(t *testing.T) {
 		{AnonymousLoopback, "nonsense", false},
 		{AnonymousAlways, "192.0.2.1:5", true},
 	} {
-		if got := tc.a.Connect("c", "", nil, tc.remote); got != tc.want {
-			t.Errorf("%s from %s: %v", tc.a, tc.remote, got)
+		if _, err := tc.a.Connect(&Login{ClientID: "c", Remote: tc.remote}, nil); (err == nil) != tc.want {
+			t.Errorf("%s from %s: %v", tc.a, tc.remote, err)
 		}
 	}
 	b := startBroker(t, newFakeDisk(), func(o *Options) { o.Access = AnonymousNever })

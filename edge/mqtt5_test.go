@@ -499,8 +499,13 @@ type forbids struct {
 	topic string
 }
 
-func (f forbids) Publish(_, _, topic string) bool    { return topic != f.topic }
-func (f forbids) Subscribe(_, _, filter string) bool { return filter != f.topic }
+func (f forbids) Connect(l *Login, stop <-chan struct{}) (Rights, error) {
+	_, err := f.Access.Connect(l, stop)
+	return f, err
+}
+func (f forbids) Publish(topic string) bool    { return topic != f.topic }
+func (f forbids) Subscribe(filter string) bool { return filter != f.topic }
+func (f forbids) Receive(topic string) bool    { return topic != f.topic }
 
 func TestUnsubackAndReleaseTellWhatWasThere(t *testing.T) {
 	b := startBroker(t, newFakeDisk())

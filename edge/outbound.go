@@ -64,6 +64,8 @@ func (c *conn) fillFromSession(buf []byte) ([]byte, error) {
 		switch {
 		case release:
 			c.release(pid, it.ID)
+		case !c.mayReceive(it.Msg.Topic):
+			s.refused(pid)
 		default:
 			out, ok, err := c.appendItem(buf, it, pid)
 			if err != nil {

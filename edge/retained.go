@@ -227,6 +227,9 @@ func (c *conn) fillRetained(buf []byte, full int) []byte {
 }
 
 func (c *conn) appendRetained(buf []byte, w wanted) []byte {
+	if !c.mayReceive(w.topic) {
+		return buf
+	}
 	r := &c.srv.retained
 	r.mu.RLock()
 	defer r.mu.RUnlock()

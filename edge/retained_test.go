@@ -56,7 +56,12 @@ type hookAccess struct {
 	hook func(filter string)
 }
 
-func (a hookAccess) Subscribe(_, _, filter string) bool {
+func (a hookAccess) Connect(*Login, <-chan struct{}) (Rights, error) { return a, nil }
+
+func (a hookAccess) Publish(string) bool { return true }
+func (a hookAccess) Receive(string) bool { return true }
+
+func (a hookAccess) Subscribe(filter string) bool {
 	a.hook(filter)
 	return true
 }

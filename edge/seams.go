@@ -64,12 +64,27 @@ type Outbox interface {
 	Len() int
 }
 
-// Access decides what a client may do.
+// Access decides who may connect, and what as.
 type Access interface {
-	// Connect reports whether the client may connect; remote is its address.
-	Connect(clientID, username string, password []byte, remote string) bool
-	// Publish and Subscribe report whether the client may use the topic name
-	// or filter.
-	Publish(clientID, username, topic string) bool
-	Subscribe(clientID, username, filter string) bool
+	// Connect returns what the client may do, or why it may not connect: a
+	// *Refusal. It is called by the connection's goroutine and may take some
+	// seconds, but must return soon after stop was closed.
+	Connect(l *Login, stop <-chan struct{}) (Rights, error)
+	// Review is asked about each client that is connected when Access has
+	// changed (Server.ReviewAccess): what it may do from now on, or an error if
+	// it may stay no longer. was is what Connect or Review has returned before.
+	// It must not block.
+	Review(l *Login, was Rights) (Rights, error)
+}
+
+// Rights are what one client may do; nil means everything. The methods are
+// called by many goroutines and must not block.
+type Rights interface {
+	// Publish and Receive report whether the client may publish to a topic name,
+	// and be sent what was published to it.
+	Publish(name string) bool
+	Receive(name string) bool
+	// Subscribe reports whether the client may subscribe to a filter; that of a
+	// shared subscription comes without "$share/NAME/".
+	Subscribe(filter string) bool
 }

@@ -144,6 +144,8 @@ type Server struct {
 	absentWake chan struct{}
 	// shareWake has capacity 1: moveShares is to look again.
 	shareWake chan struct{}
+	// accessChanges counts the calls of ReviewAccess.
+	accessChanges atomic.Uint64
 	// early counts the bytes of read buffers of clients before their CONNECT.
 	early atomic.Int64
 	wg    sync.WaitGroup // listeners and connections; Add only under mu

@@ -6,6 +6,7 @@ import "sync/atomic"
 type counters struct {
 	connections        atomic.Uint64
 	refusedConnections atomic.Uint64
+	refusedLogins      atomic.Uint64
 	received           atomic.Uint64
 	sent               atomic.Uint64
 	droppedQoS0        atomic.Uint64
@@ -30,7 +31,8 @@ type Stats struct {
 	Received uint64 `json:"received"`
 	Sent     uint64 `json:"sent"`
 	// DroppedQoS0 were not sent because their subscriber read too slowly,
-	// DroppedDenied because their publisher may not use the topic.
+	// DroppedDenied because their publisher may not use the topic, or the client
+	// that they had waited for.
 	DroppedQoS0   uint64 `json:"dropped_qos0"`
 	DroppedDenied uint64 `json:"dropped_denied"`
 	// DroppedExpired lived no longer when a client without a session on disk
@@ -47,6 +49,8 @@ type Stats struct {
 	// with when_full = "refuse" stayed full.
 	RefusedFull        uint64 `json:"refused_full"`
 	RefusedConnections uint64 `json:"refused_connections"`
+	// RefusedLogins counts clients that access did not let in.
+	RefusedLogins uint64 `json:"refused_logins"`
 	// RivalsHeld counts connections that had to wait because two devices take
 	// one client identifier from one another.
 	RivalsHeld   uint64 `json:"rivals_held"`
@@ -82,6 +86,7 @@ func (s *Server) Stats() Stats {
 		SlowDisconnected: s.stats.droppedSlow.Load(), NotRetained: s.stats.notRetained.Load(),
 		NotKeptQoS0: s.stats.notKeptQoS0.Load(),
 		RefusedFull: s.stats.refusedFull.Load(), RefusedConnections: s.stats.refusedConnections.Load(),
-		PendingBytes: s.pending.n.Load(),
+		RefusedLogins: s.stats.refusedLogins.Load(),
+		PendingBytes:  s.pending.n.Load(),
 	}
 }

@@ -237,15 +237,15 @@ func TestAClientWithACertificateIsWhoItSays(t *testing.T) {
 	}
 }
 
-// watching notes the user names of publishers.
+// watching notes the user names that log in.
 type watching struct {
 	Access
 	users *[]string
 }
 
-func (w watching) Publish(_, username, _ string) bool {
-	*w.users = append(*w.users, username)
-	return true
+func (w watching) Connect(l *Login, stop <-chan struct{}) (Rights, error) {
+	*w.users = append(*w.users, l.Username)
+	return w.Access.Connect(l, stop)
 }
 
 func TestACertificateIsRenewedWithoutARestart(t *testing.T) {

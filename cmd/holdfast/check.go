@@ -65,6 +65,9 @@ func summarize(out io.Writer, c *configs.Config) error {
 	for _, l := range c.Listeners {
 		line("  listener", "%s (%s), without a password: %s", l.Address, l.Transport, c.Access.Anonymous)
 	}
+	if n := len(c.Access.Users); n > 0 {
+		line("  users", "%d", n)
+	}
 	if c.Console.Address != "" {
 		line("  console", "http://%s", c.Console.Address)
 	}

@@ -58,7 +58,7 @@ func (a *answers) config() string {
 		line("# Every network that this board is in.\naddress = \":1883\"")
 		line("\n[access]\n# Everyone in the network may connect, without a password: keep strangers out of it.\nanonymous = \"always\"")
 	} else {
-		line("# Programs on this board only. \":1883\" is every network, and needs [access] with\n# anonymous = \"always\" too.\naddress = \"127.0.0.1:1883\"")
+		line("# Programs on this board only. \":1883\" is every network, and needs users\n# (holdfast passwd), or [access] with anonymous = \"always\".\naddress = \"127.0.0.1:1883\"")
 	}
 	if a.modem != "" {
 		line("\n# The LTE module.\n[[modem]]\nname = \"lte\"\nport = %s", quoted(a.modem, false))
@@ -88,10 +88,14 @@ func (a *answers) config() string {
 	return b.String()
 }
 
-// writeConfig puts text into file, for its owner and its group only, after it
-// was found to be a configuration. A file that is there is kept beside it; its
-// owner, group and mode stay. A crash leaves the old one or the new one.
-func writeConfig(file, text string) (err error) {
+// writeConfig is replaceConfig that keeps a file that is there.
+func writeConfig(file, text string) error { return replaceConfig(file, text, true) }
+
+// replaceConfig puts text into file, for its owner and its group only, after it
+// was found to be a configuration. A file that is there is kept beside it, if keep
+// says so; its owner, group and mode stay. A crash leaves the old one or the new
+// one.
+func replaceConfig(file, text string, keep bool) (err error) {
 	dir := filepath.Dir(file)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(file)+".*")
 	if err != nil {
@@ -115,15 +119,19 @@ func writeConfig(file, text string) (err error) {
 		}
 		return err
 	}
-	if err := os.Link(file, file+".old"); errors.Is(err, fs.ErrExist) {
-		err = errors.Join(os.Remove(file+".old"), os.Link(file, file+".old"))
-		if err != nil {
+	if keep {
+		err := os.Link(file, file+".old")
+		if errors.Is(err, fs.ErrExist) {
+			err = errors.Join(os.Remove(file+".old"), os.Link(file, file+".old"))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("keep the old configuration: %w", err)
 		}
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("keep the old configuration: %w", err)
 	}
-	return os.Rename(f.Name(), file)
+	if err := os.Rename(f.Name(), file); err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	return syncDir(dir)
 }
 
 // owned gives f the owner and the mode of the file that it replaces. The new one

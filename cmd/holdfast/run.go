@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -20,7 +22,8 @@ func newRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the gateway until it is interrupted",
-		Long: `Run the gateway until it is interrupted (SIGINT or SIGTERM).
+		Long: `Run the gateway until it is interrupted (SIGINT or SIGTERM). On SIGHUP it reads
+[access] of its configuration again.
 
 Without a configuration it serves MQTT on 127.0.0.1:1883 and keeps its data in
 ./holdfast-data.`,
@@ -31,7 +34,12 @@ Without a configuration it serves MQTT on 127.0.0.1:1883 and keeps its data in
 			if err != nil {
 				return err
 			}
-			return runGateway(cmd.Context(), cfg)
+			return runGateway(cmd.Context(), cfg, func() (*configs.Config, error) {
+				if file == "" {
+					return nil, errors.New("the gateway was started without one")
+				}
+				return loadConfig(cmd, file)
+			})
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file (TOML)")
@@ -60,9 +68,14 @@ func loadConfig(cmd *cobra.Command, path string) (*configs.Config, error) {
 	return cfg, cfg.Resolve(id)
 }
 
-func runGateway(ctx context.Context, cfg *configs.Config) error {
+// runGateway runs a gateway until ctx ends. reload reads its configuration again.
+func runGateway(ctx context.Context, cfg *configs.Config, reload func() (*configs.Config, error)) error {
 	limitMemory()
 	log := newLogger(cfg.Log)
+	// From here on SIGHUP does not end the process any more.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	g, err := gateway.Start(cfg, log)
 	if err != nil {
 		return err
@@ -70,19 +83,36 @@ func runGateway(ctx context.Context, cfg *configs.Config) error {
 	manager := serviceManager{log}
 	manager.tell(daemon.SdNotifyReady)
 	stopWatch := manager.watch(g)
-	var failed error
-	select {
-	case <-ctx.Done():
-		log.Info("stopping")
-	case failed = <-g.Failed():
-		log.Error("stopping: a part has failed", "error", failed)
-	}
+	failed := untilEnd(ctx, g, log, hangup, reload)
 	manager.tell(daemon.SdNotifyStopping)
 	stopWatch()
 	// The signal's context has ended; stopping gets time of its own.
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	return errors.Join(failed, g.Shutdown(stop))
+}
+
+// untilEnd returns when the gateway is to be stopped; the error is that of a part
+// which has failed. Meanwhile each hangup makes it read its configuration again.
+func untilEnd(ctx context.Context, g *gateway.Gateway, log *slog.Logger, hangup <-chan os.Signal, reload func() (*configs.Config, error)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			log.Info("stopping")
+			return nil
+		case err := <-g.Failed():
+			log.Error("stopping: a part has failed", "error", err)
+			return err
+		case <-hangup:
+		}
+		cfg, err := reload()
+		if err == nil {
+			err = g.Reload(cfg)
+		}
+		if err != nil {
+			log.Error("the configuration is not taken over: the one before stays in use", "error", err)
+		}
+	}
 }
 
 func newLogger(l configs.Log) *slog.Logger {

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -205,6 +206,32 @@ func TestMistakePortTaken(t *testing.T) {
 		t.Error(said)
 	}
 	g.leadsTo("Another program has "+g.address, "stop it, or choose another address")
+}
+
+func TestMistakeWrongPasswordOfADevice(t *testing.T) {
+	t.Parallel()
+	pub := tool(t, "mosquitto_pub")
+	g := newHoldfast(t, "")
+	if s := holdfastCommand(t, "sesame\n", "passwd", "-c", g.file(), "pump"); s.code != 0 {
+		t.Fatal(s)
+	}
+	g.start()
+	send := func(password string) (string, error) {
+		out, err := exec.Command(pub, append(hostAndPort(t, g.address), "-u", "pump", "-P", password, "-t", "a", "-m", "x", "-q", "1")...).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := send("sesame"); err != nil {
+		t.Fatal(err, out)
+	}
+	if out, err := send("Sesame"); err == nil || !strings.Contains(out, "not authorised") && !strings.Contains(out, "bad user name or password") {
+		t.Errorf("mosquitto_pub with a wrong password: %v %s", err, out)
+	}
+	eventually(t, "the log says so", func() bool {
+		return strings.Contains(g.tail(), "wrong password of user") && strings.Contains(g.tail(), "holdfast passwd")
+	}, g.tail)
+	if said := g.tail(); strings.Contains(strings.ToLower(said), "sesame") || strings.Contains(said, "argon2id") {
+		t.Errorf("the log has a secret: %s", said)
+	}
 }
 
 func TestMistakeMisspeltKey(t *testing.T) {

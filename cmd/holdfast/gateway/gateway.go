@@ -52,6 +52,7 @@ type Gateway struct {
 	// volatile is why the store is in memory; nil if it is on disk.
 	volatile error
 	broker   *edge.Server
+	users    *edge.Users
 	bridges  []*bridgePart
 	retired  []*storage.Queue // of bridges that are no longer in the configuration
 	modems   []*modem.Modem
@@ -104,10 +105,13 @@ func (g *Gateway) start() error {
 		return err
 	}
 	var err error
+	if g.users, err = edge.NewUsers(access(g.cfg)); err != nil {
+		return err
+	}
 	g.broker, err = edge.NewServer(edge.Options{
 		Sink:   &sink{store: g.store, bridges: g.bridges},
 		Store:  sessionStore{g.store},
-		Access: edge.Anonymous(g.cfg.Access.Anonymous),
+		Access: g.users,
 		Logger: g.log.With("part", "broker"),
 		Limits: g.limits(),
 	})

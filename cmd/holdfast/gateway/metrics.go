@@ -88,6 +88,7 @@ func (s samples) broker(st Status) {
 	s.gauge("pending_bytes", "Bytes taken from clients that are not on disk yet.", float64(b.PendingBytes))
 	s.counter("connections_total", "Connections of clients.", b.Connections)
 	s.counter("connections_refused_total", "Connections that were refused.", b.RefusedConnections)
+	s.counter("logins_refused_total", "Logins that were refused.", b.RefusedLogins)
 	s.counter("messages_received_total", "PUBLISH packets taken from clients.", b.Received)
 	s.counter("messages_sent_total", "PUBLISH packets written to clients.", b.Sent)
 	const dropped, help = "messages_dropped_total", "Messages that did not reach a local subscriber or queue, by reason."
