@@ -119,7 +119,7 @@ func TestHostileFilesAreReadQuickly(t *testing.T) {
 		"dotted key":    strings.Repeat("a.", size/2) + "a = 1",
 		"dotted header": "[" + strings.Repeat("a.", size/2) + "a]",
 		"long key":      strings.Repeat("a", size) + " = 1",
-		"many tables":   strings.Repeat("[[bridge]]\n[bridge.queue]\n", size/26),
+		"many tables":   strings.Repeat("[[bridge]]\n[bridge.queue]\n", 4000),
 		"many keys":     strings.Repeat("a\n", size/2),
 		"many unknown":  "[limits]\n" + strings.Repeat("[[max_conections]]\n", size/19),
 	} {
