@@ -129,6 +129,9 @@ func (m *Modem) connected(s *Session) error {
 		return err
 	}
 	s.live = true
+	m.meter.opened()
+	m.meter.sent(18 + len(s.login.ClientID) + len(s.login.Username) + len(s.login.Password)) // CONNECT
+	m.meter.received(4)                                                                      // CONNACK
 	m.proved = true
 	m.wedges, m.opens = 0, 0
 	m.status.Counters.Connects++

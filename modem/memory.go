@@ -17,7 +17,8 @@ import (
 )
 
 // memory is what a modem must know after a restart. It is one small file that
-// is written seldom: when a PIN is entered, and when it has been answered.
+// is written seldom: when a PIN is entered, and when it has been answered; when the
+// speed of the line has changed; and every hour in which something was carried.
 //
 // A crash leaves the file as it was before or after a write, never between: it
 // is written beside, synced and renamed.
@@ -37,6 +38,8 @@ type remembered struct {
 	// said Configured.
 	Baud       int `json:"baud,omitempty"`
 	Configured int `json:"configured,omitempty"`
+	// Traffic is what the modem has carried.
+	Traffic trafficRecord `json:"traffic"`
 }
 
 // enteredPIN is what came of entering one PIN into one SIM.
@@ -87,6 +90,7 @@ func parseMemory(raw []byte) (remembered, error) {
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return remembered{}, err
 	}
+	r.Traffic = r.Traffic.sane()
 	return r, nil
 }
 
@@ -154,6 +158,19 @@ func (m *memory) keepBaud(configured, found int) error {
 		return nil
 	}
 	m.data.Configured, m.data.Baud = configured, found
+	return m.writeLocked()
+}
+
+func (m *memory) traffic() trafficRecord {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.data.Traffic
+}
+
+func (m *memory) keepTraffic(t trafficRecord) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.data.Traffic = t
 	return m.writeLocked()
 }
 

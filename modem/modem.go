@@ -54,9 +54,12 @@ type Options struct {
 	// PIN of the SIM. It is entered only if the SIM asks for it, and a PIN
 	// that this SIM has refused is never entered again.
 	PIN string
-	// MemoryFile is where that is remembered over restarts; without one it is
-	// remembered until the end of the process.
+	// MemoryFile is where that is remembered over restarts, and what was carried in
+	// which month; without one it is remembered until the end of the process.
 	MemoryFile string
+	// Now is the clock that months go by, and whether it is to be trusted; nil is
+	// the board's. It may ask for the Status.
+	Now func() (t time.Time, trusted bool)
 	// Dialect of the module's MQTT commands: "auto" (or ""), "ecmt", "qmt"
 	// or "cmqtt".
 	Dialect string
@@ -148,17 +151,19 @@ type Modem struct {
 	socketsRunning      sync.WaitGroup
 
 	memory *memory
+	meter  *meter
 
 	// Owned by the goroutine of Run.
-	baud     int           // at which the module was found, or is looked for first
-	authSet  bool          // user and password were given to the module
-	failures int           // lives that failed since the module proved itself
-	resets   int           // resets since then; how far up the ladder
-	waits    int           // lives that ended, of any cause, since then
-	pin      pins          // what is known of the PIN
-	cutAt    time.Time     // when a module that is not there is given power again
-	cutWait  time.Duration // the wait before that
-	iface    int           // the interface of the USB device that was used last
+	baud      int           // at which the module was found, or is looked for first
+	authSet   bool          // user and password were given to the module
+	failures  int           // lives that failed since the module proved itself
+	resets    int           // resets since then; how far up the ladder
+	waits     int           // lives that ended, of any cause, since then
+	pin       pins          // what is known of the PIN
+	cutAt     time.Time     // when a module that is not there is given power again
+	cutWait   time.Duration // the wait before that
+	noCounter bool          // the firmware has no AT+QGDCNT
+	iface     int           // the interface of the USB device that was used last
 
 	complaint  string // the failure that was logged last, and when
 	complained time.Time
@@ -269,6 +274,9 @@ func New(o Options) (*Modem, error) {
 	if o.Baud == 0 {
 		o.Baud = 115200
 	}
+	if o.Now == nil {
+		o.Now = func() (time.Time, bool) { return time.Now(), true }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -285,6 +293,7 @@ func New(o Options) (*Modem, error) {
 		status:     Status{Name: o.Name, Port: o.Port, Interface: o.Interface, State: StateDown, Since: time.Now()},
 	}
 	m.memory = recall(o.MemoryFile, m.log)
+	m.meter = newMeter(m.memory.traffic())
 	m.baud = m.memory.baud(o.Baud)
 	m.status.Baud = m.baud
 	m.connecting <- struct{}{}

@@ -146,6 +146,7 @@ func (m *Modem) takeMessage(s *Session, msg *holdfast.Message) {
 	if s != nil {
 		s.note()
 	}
+	m.meter.delivered(6 + len(msg.Topic) + len(msg.Payload))
 	taken := s != nil && s.take(msg)
 	m.learn(func(st *Status) {
 		st.Counters.PayloadIn += uint64(len(msg.Topic) + len(msg.Payload))

@@ -197,7 +197,7 @@ func (m *Modem) attach(ctx context.Context, e *at.Engine) error {
 			return err
 		}
 	}
-	for _, ask := range []func(context.Context, *at.Engine) error{m.askIP, m.askOperator, m.askSignal, m.askClock} {
+	for _, ask := range []func(context.Context, *at.Engine) error{m.askIP, m.askOperator, m.askSignal, m.askClock, m.askCounter} {
 		if err := ask(ctx, e); err != nil {
 			return err
 		}
@@ -255,6 +255,9 @@ func (m *Modem) poll(ctx context.Context, e *at.Engine, n int) (stat int, err er
 			return stat, err
 		}
 		if err := m.askOperator(ctx, e); err != nil {
+			return stat, err
+		}
+		if err := m.askCounter(ctx, e); err != nil {
 			return stat, err
 		}
 		err = m.askClock(ctx, e)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"holdfast"
@@ -37,6 +38,9 @@ func (m *Modem) Run(ctx context.Context) error {
 	m.running = true
 	m.problem = errors.New("it is still starting")
 	m.mu.Unlock()
+	var measuring sync.WaitGroup
+	measuring.Go(func() { m.measure(ctx) })
+	defer measuring.Wait()
 	for {
 		err := m.live(ctx)
 		if ctx.Err() != nil {

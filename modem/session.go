@@ -324,6 +324,8 @@ func (s *Session) send() {
 // handed notes that the module has taken p: its acknowledgement is timed from
 // here, since no firmware says that none came.
 func (s *Session) handed(p *publish) {
+	// A fixed header of two bytes or three, the topic with its length, an identifier.
+	s.m.meter.published(6+len(p.msg.Topic)+len(p.msg.Payload), p.msg.QoS)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rejected = 0

@@ -168,6 +168,7 @@ func (m *Modem) openSocket(ctx context.Context, lk *link, host string, port int)
 		cancel()
 		return nil, errRebooted
 	}
+	m.meter.opened()
 	m.socketsRunning.Add(1)
 	go func() {
 		defer m.socketsRunning.Done()
@@ -212,6 +213,15 @@ func (s *socket) run(ctx context.Context) {
 	s.m.socketEnded(s)
 }
 
+// arrived counts n bytes that came through a socket.
+func (m *Modem) arrived(n int) {
+	if n == 0 {
+		return
+	}
+	m.meter.received(n)
+	m.learn(func(st *Status) { st.Counters.PayloadIn += uint64(n) })
+}
+
 // over reports whether there is nothing more to do, and when.
 func (s *socket) over() bool {
 	s.mu.Lock()
@@ -253,6 +263,7 @@ func (s *socket) step(ctx context.Context, refused *int) (worked bool, err error
 			s.changedLocked()
 			s.mu.Unlock()
 			s.m.learn(func(st *Status) { st.Counters.PayloadOut += uint64(sent) })
+			s.m.meter.sent(sent)
 			worked = sent > 0
 		}
 	}
@@ -270,6 +281,7 @@ func (s *socket) step(ctx context.Context, refused *int) (worked bool, err error
 	if err != nil {
 		return worked, fmt.Errorf("nobody knows what the module has given: %w", err)
 	}
+	s.m.arrived(len(got))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.in = append(s.in, got...)
@@ -329,6 +341,7 @@ func (s *socket) event(ev socketEvent) {
 		s.fail(errors.New("the module could not send"))
 		return
 	}
+	s.m.arrived(len(ev.pushed))
 	s.mu.Lock()
 	if ev.acked != 0 {
 		delete(s.unacked, ev.acked)

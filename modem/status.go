@@ -103,13 +103,16 @@ type Status struct {
 	Clock Clock `json:"clock"`
 
 	Counters Counters `json:"counters"`
+	Traffic  Traffic  `json:"traffic"`
 }
 
 // Status is a snapshot.
 func (m *Modem) Status() Status {
+	traffic := m.meter.traffic()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.status
+	s.Traffic = traffic
 	if m.link != nil {
 		s.Counters.add(m.link.e.Stats())
 	}

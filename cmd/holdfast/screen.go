@@ -193,13 +193,22 @@ func printModem(w io.Writer, m modem.Status) {
 	if now, known := m.Clock.Now(); known {
 		fmt.Fprintf(w, "        network time: %s\n", now.UTC().Format(time.RFC3339))
 	}
-	if c := m.Counters; c.PayloadOut+c.PayloadIn > 0 {
-		fmt.Fprintf(w, "        data: %s out, %s in since the start, topics and payloads\n", size(int64(c.PayloadOut)), size(int64(c.PayloadIn)))
+	for i, month := range m.Traffic.Months {
+		if i < 2 {
+			fmt.Fprintf(w, "        data in %s: %s out, %s in%s\n", month.Month, size(int64(month.Out)), size(int64(month.In)), trafficSource[m.Traffic.Source])
+		}
 	}
 	printRecovery(w, m)
 	if m.Problem != "" {
 		fmt.Fprintf(w, "        problem: %s\n", m.Problem)
 	}
+}
+
+// trafficSource says how sure the figures are.
+var trafficSource = map[string]string{
+	modem.FromModel:     " (estimated: payload and overhead)",
+	modem.FromModule:    " (by the module's counter)",
+	modem.FromInterface: " (by the interface's counter)",
 }
 
 // printRecovery tells how far up the ladder a modem is.

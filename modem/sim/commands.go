@@ -139,7 +139,7 @@ var (
 
 		"+QIOPEN": (*Module).qiOpen, "+QISEND": (*Module).qiSend,
 		"+QIRD": (*Module).qiRead, "+QICLOSE": (*Module).qiClose,
-		"+QIACT": (*Module).qiAct,
+		"+QIACT": (*Module).qiAct, "+QGDCNT": (*Module).qgdcnt,
 	}
 	// plainSettings are kept and read back; nothing else comes of them.
 	plainSettings = map[string]string{
@@ -171,6 +171,8 @@ func (m *Module) dispatch(c call, r *reply) outcome {
 func (m *Module) has(name string) bool {
 	sockets, dialect := "", ""
 	switch {
+	case name == "+QGDCNT":
+		return m.opt.Sockets == SocketsQI || m.opt.Dialect == DialectQMT
 	case strings.HasPrefix(name, "+ECMT"):
 		dialect = DialectECMT
 	case strings.HasPrefix(name, "+QMT"):

@@ -132,6 +132,8 @@ type Module struct {
 	refuse byte
 	socks  sockets
 	simcom cmqttState
+	// gdcnt is what had been sent and received when the data counter was 0.
+	gdcnt [2]int64
 }
 
 // errClosed is what a control call on a closed module would report, were there

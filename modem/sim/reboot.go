@@ -22,6 +22,7 @@ func (m *Module) reboot() {
 	m.simcom = cmqttState{}
 	m.mq = newContext(m.ctx)
 	m.uart.cut()
+	m.stats.count(func(s *Stats) { m.gdcnt = [2]int64{s.Up, s.Down} })
 	m.line = lineState{off: true, fresh: true}
 	m.set.reset()
 	m.sim.insert(&m.opt)

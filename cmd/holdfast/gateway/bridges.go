@@ -19,6 +19,8 @@ func (g *Gateway) makeModems() error {
 	for _, c := range g.cfg.Modems {
 		o := modemOptions(c, g.cfg.Gateway.DataDir, g.log)
 		o.ResetTurn = turn
+		// The clock is made after the modems, which it listens to.
+		o.Now = func() (time.Time, bool) { return g.clock.now() }
 		m, err := modem.New(o)
 		if err != nil {
 			return fmt.Errorf("modem %s: %w", c.Name, err)

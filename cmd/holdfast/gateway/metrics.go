@@ -165,14 +165,20 @@ func (s samples) modem(m modem.Status) {
 	}
 	c := m.Counters
 	s.counter("modem_resets_total", "Resets of the module by the gateway.", c.Resets, l...)
-	const steps, help1 = "modem_reset_steps_total", "The same, by the step of the ladder: the radio, the module, a line of the port, its power."
-	s.counter(steps, help1, c.RadioResets, append(l, "step", "radio")...)
-	s.counter(steps, help1, c.ModuleResets, append(l, "step", "module")...)
-	s.counter(steps, help1, c.LineResets, append(l, "step", "line")...)
-	s.counter(steps, help1, c.PowerCycles, append(l, "step", "power")...)
+	const steps, helpSteps = "modem_reset_steps_total", "The same, by the step of the ladder: the radio, the module, a line of the port, its power."
+	s.counter(steps, helpSteps, c.RadioResets, append(l, "step", "radio")...)
+	s.counter(steps, helpSteps, c.ModuleResets, append(l, "step", "module")...)
+	s.counter(steps, helpSteps, c.LineResets, append(l, "step", "line")...)
+	s.counter(steps, helpSteps, c.PowerCycles, append(l, "step", "power")...)
 	s.gauge("modem_failures", "Times in a row that the module could not be brought up or fell silent.", float64(m.Failures), l...)
 	s.counter("modem_reboots_total", "Boot messages of the module.", c.Reboots, l...)
 	s.counter("modem_timeouts_total", "AT commands without an answer in time.", c.Timeouts, l...)
+	if months := m.Traffic.Months; len(months) > 0 {
+		const data, help = "modem_month_bytes", "Bytes over the air in the last month with traffic: by a counter of the module or of its interface, or estimated."
+		source := append(l, "source", m.Traffic.Source)
+		s.gauge(data, help, float64(months[0].Out), append(source, "direction", "out")...)
+		s.gauge(data, help, float64(months[0].In), append(source, "direction", "in")...)
+	}
 	const payload, help = "modem_payload_bytes_total", "Bytes of topics and payloads carried by the module."
 	s.counter(payload, help, c.PayloadOut, append(l, "direction", "out")...)
 	s.counter(payload, help, c.PayloadIn, append(l, "direction", "in")...)
