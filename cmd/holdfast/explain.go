@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/bridge"
 	"holdfast/cmd/holdfast/gateway"
 	"holdfast/configs"
 	"holdfast/edge/topic"
@@ -90,7 +89,7 @@ func explain(w io.Writer, name string, bridges []gateway.Explanation, every time
 }
 
 // thinned tells what a route leaves out of its messages or puts into them.
-func thinned(w io.Writer, r bridge.Explanation) {
+func thinned(w io.Writer, r gateway.RouteExplanation) {
 	if r.Sample > 0 {
 		fmt.Fprintf(w, "    at most one in %v, the newest\n", r.Sample)
 	}

@@ -8,10 +8,13 @@ import (
 // Explanation is what one bridge would do with a message.
 type Explanation struct {
 	Bridge string
-	Routes []bridge.Explanation // that match; the first owns it
+	Routes []RouteExplanation // that match; the first owns it
 	// Bytes is about what one message costs on the way to the first upstream.
 	Bytes int
 }
+
+// RouteExplanation is what one route would do with it.
+type RouteExplanation = bridge.Explanation
 
 // Explain says what every bridge of a resolved configuration would do with
 // messages of a local topic, whose payload has size bytes.
