@@ -168,17 +168,32 @@ func (u *uart) take(n int) []byte {
 	return b
 }
 
+// readable reports whether the host has written something that was not read yet.
+func (u *uart) readable() (yes bool) {
+	c, err := u.master.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = c.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, _ := unix.Poll(fds, 0)
+		yes = n > 0
+	})
+	return yes
+}
+
 // read is the receiving goroutine.
 func (u *uart) read(ctx context.Context, to chan<- chunk, st *stats) {
 	var p pace
 	buf := make([]byte, 4096)
 	for {
 		baud := u.baud.Load()
+		idle := baud > 0 && !u.readable()
 		n, err := u.master.Read(buf[:p.transfer(baud)])
 		if n > 0 {
 			c := chunk{append([]byte(nil), buf[:n]...), u.sent.Load()}
 			st.addUART(n, 0, 0)
-			if !p.wait(ctx, n, baud) {
+			if !p.wait(ctx, n, baud, idle) {
 				return
 			}
 			select {
@@ -197,10 +212,12 @@ func (u *uart) read(ctx context.Context, to chan<- chunk, st *stats) {
 func (u *uart) write(ctx context.Context, st *stats) {
 	var p pace
 	patience := hostPatience
+	idle := true
 	for {
 		baud := u.baud.Load()
 		b := u.take(p.transfer(baud))
 		if len(b) == 0 {
+			idle = true
 			select {
 			case <-u.wake:
 				continue
@@ -208,9 +225,10 @@ func (u *uart) write(ctx context.Context, st *stats) {
 				return
 			}
 		}
-		if !p.wait(ctx, len(b), baud) {
+		if !p.wait(ctx, len(b), baud, idle) {
 			return
 		}
+		idle = false
 		u.sent.Add(int64(len(b)))
 		_ = u.master.SetWriteDeadline(time.Now().Add(patience))
 		n, err := u.master.Write(b)
