@@ -24,6 +24,10 @@ const (
 	// socketPoll is how long the module may say nothing of new bytes before it is
 	// asked: its announcement may have been lost.
 	socketPoll = 10 * time.Second
+	// readEvery is how often the module is asked for what has come while there is
+	// enough to be sent: every question costs the line about 10 ms, and what comes
+	// meanwhile is mostly small.
+	readEvery = 250 * time.Millisecond
 	// socketRetries is how often a send that the module refuses is repeated.
 	socketRetries = 20
 )
@@ -77,6 +81,8 @@ type socket struct {
 	cancel context.CancelFunc
 
 	readBy, writeBy deadline
+
+	lastRead time.Time // when the module was asked last; only run
 
 	mu       sync.Mutex
 	change   chan struct{} // closed and replaced when something changes for callers
@@ -240,6 +246,9 @@ func (s *socket) step(ctx context.Context, refused *int) (worked bool, err error
 	p := append([]byte(nil), s.out[:n]...)
 	room := socketBuffer - len(s.in)
 	take := s.readable && room >= socketBuffer/4 && !s.closed && (!s.pushes || s.eof)
+	if n == s.commands.chunk() && time.Since(s.lastRead) < readEvery {
+		take = false
+	}
 	if s.eof && s.closed {
 		s.out = nil // nobody is there to take it
 	}
@@ -271,6 +280,7 @@ func (s *socket) step(ctx context.Context, refused *int) (worked bool, err error
 		return worked, nil
 	}
 	s.mu.Lock()
+	s.lastRead = time.Now()
 	s.readable = false // an announcement from here on is of new bytes
 	s.mu.Unlock()
 	got, more, err := s.commands.receive(ctx, s, room)
