@@ -40,6 +40,9 @@ type Gateway struct {
 	ID string `toml:"id"`
 	// DataDir is the folder of everything that must survive a restart.
 	DataDir string `toml:"data_dir"`
+	// SysInterval is how often the $SYS topics are brought up to date; 0: there
+	// are none.
+	SysInterval time.Duration `toml:"sys_interval" min:"0s" max:"24h"`
 }
 
 // Log is how the gateway tells what it does, on standard error.
@@ -296,7 +299,7 @@ const (
 // interface, with its data beside it.
 func Default() *Config {
 	return &Config{
-		Gateway: Gateway{DataDir: "./holdfast-data"},
+		Gateway: Gateway{DataDir: "./holdfast-data", SysInterval: 10 * time.Second},
 		Log:     Log{Level: "info", Format: "text"},
 		Storage: Storage{MaxBytes: defaultMaxBytes(), Sync: SyncAlways, SpillAfter: 500 * time.Millisecond},
 		Limits: Limits{

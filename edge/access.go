@@ -79,6 +79,9 @@ func (r *Refusal) Unwrap() error { return &packet.Error{Code: r.Code} }
 
 // mayPublish reports whether the client may publish to a topic name.
 func (c *conn) mayPublish(name string) bool {
+	if isSys(name) {
+		return false
+	}
 	r := c.rights.Load()
 	return r == nil || (*r).Publish(name)
 }

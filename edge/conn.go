@@ -147,6 +147,7 @@ func (c *conn) readLoop() error {
 		}
 		n, err := c.nc.Read(c.buf[c.w:])
 		c.w += n
+		c.srv.stats.bytesReceived.Add(uint64(n))
 		if n == 0 && err != nil {
 			return c.readError(err)
 		}
@@ -254,7 +255,9 @@ func (c *conn) writeLoop() {
 			}
 			continue
 		}
-		if _, err := c.nc.Write(buf); err != nil {
+		n, err := c.nc.Write(buf)
+		c.srv.stats.bytesSent.Add(uint64(n))
+		if err != nil {
 			c.close(fmt.Errorf("%w: write to the client: %w", errLost, err))
 			return
 		}

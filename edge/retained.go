@@ -15,6 +15,7 @@ type retained struct {
 	mu    sync.RWMutex
 	names topic.Names[*holdfast.Message] // guarded by mu
 	bytes int                            // of all of them; guarded by mu
+	sys   int                            // how many are of the $SYS tree; guarded by mu
 	// expiring are the topics whose message has a Message Expiry Interval.
 	// Guarded by mu.
 	expiring map[string]struct{}
@@ -150,10 +151,11 @@ func (r *retained) appendTo(filters map[string]holdfast.Subscription, queue func
 	return rest
 }
 
+// len is how many messages are retained, without the $SYS tree.
 func (r *retained) len() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.names.Len()
+	return r.names.Len() - r.sys
 }
 
 // waitingRetained are topics whose retained message is still to be sent to a

@@ -203,6 +203,13 @@ func (r *router) len() int {
 	return n
 }
 
+// sharedLen is the number of shared subscriptions, whoever is in them.
+func (r *router) sharedLen() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.shares)
+}
+
 // match returns the subscribers of a topic. The slice must not be changed.
 func (r *router) match(name string) []destination {
 	r.mu.RLock()

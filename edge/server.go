@@ -10,7 +10,7 @@
 // Goroutines: one a listener, a reader and a writer for each connection, one for
 // wills that were refused, one for what clients that are away are owed (their
 // delayed wills, the end of their sessions), one that moves what shared
-// subscriptions have kept; all are awaited by Shutdown.
+// subscriptions have kept, one for the $SYS tree; all are awaited by Shutdown.
 package edge
 
 import (
@@ -111,13 +111,17 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Options are what a Server is made of. All parts but Limits must be set.
+// Options are what a Server is made of. The first four must be set.
 type Options struct {
 	Sink   Sink
 	Store  Store
 	Access Access
 	Logger *slog.Logger
 	Limits Limits
+	// SysInterval is how often the $SYS tree is brought up to date; 0: there is
+	// none. Version is told in it; "" is not.
+	SysInterval time.Duration
+	Version     string
 }
 
 // Server is a broker. Its methods may be called by any goroutine.
@@ -125,6 +129,8 @@ type Server struct {
 	opts   Options
 	limits Limits
 	log    *slog.Logger
+
+	started time.Time
 
 	router   router
 	retained retained
@@ -137,7 +143,7 @@ type Server struct {
 	sessions map[string]*session   // by client identifier; guarded by mu
 	conns    map[*conn]struct{}    // guarded by mu
 	lns      map[net.Listener]bool // guarded by mu
-	serving  bool                  // retryWills, watchAbsent and moveShares run; guarded by mu
+	serving  bool                  // what Serve starts once runs; guarded by mu
 	closed   bool                  // guarded by mu
 	quit     chan struct{}         // closed with closed
 	// absentWake has capacity 1: watchAbsent is to look again.
@@ -162,6 +168,7 @@ func NewServer(o Options) (*Server, error) {
 		opts:     o,
 		limits:   o.Limits.withDefaults(),
 		log:      o.Logger,
+		started:  time.Now(),
 		sessions: make(map[string]*session),
 		conns:    make(map[*conn]struct{}),
 		lns:      make(map[net.Listener]bool),
@@ -178,6 +185,10 @@ func NewServer(o Options) (*Server, error) {
 		return nil, fmt.Errorf("read retained messages: %w", err)
 	}
 	for _, m := range kept {
+		if isSys(m.Topic) { // of a client that could do that once
+			o.Store.ForgetRetained(m.Topic)
+			continue
+		}
 		s.retained.restore(m)
 	}
 	states, err := o.Store.Sessions()
@@ -225,7 +236,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.wg.Add(1)
 	if !s.serving {
 		s.serving = true
-		for _, run := range []func(){s.retryWills, s.watchAbsent, s.moveShares} {
+		for _, run := range []func(){s.retryWills, s.watchAbsent, s.moveShares, s.tellSys} {
 			s.wg.Add(1)
 			go func() {
 				defer s.wg.Done()

@@ -9,6 +9,8 @@ type counters struct {
 	refusedLogins      atomic.Uint64
 	received           atomic.Uint64
 	sent               atomic.Uint64
+	bytesReceived      atomic.Uint64
+	bytesSent          atomic.Uint64
 	droppedQoS0        atomic.Uint64
 	droppedSlow        atomic.Uint64
 	droppedDenied      atomic.Uint64
@@ -22,8 +24,15 @@ type counters struct {
 
 // Stats is a snapshot for people and metrics; all counts since the start.
 type Stats struct {
-	Clients       int    `json:"clients"`  // connected now
-	Sessions      int    `json:"sessions"` // durable ones, connected or not
+	Clients  int `json:"clients"`  // connected now
+	Sessions int `json:"sessions"` // durable ones, connected or not
+	// Registered are the clients that are connected or have a durable session.
+	Registered          int `json:"-"`
+	SharedSubscriptions int `json:"-"`
+	// BytesReceived and BytesSent are those of all packets, without TLS and the
+	// frames of WebSocket.
+	BytesReceived uint64 `json:"bytes_received"`
+	BytesSent     uint64 `json:"bytes_sent"`
 	Retained      int    `json:"retained"`
 	Subscriptions int    `json:"subscriptions"` // of all sessions
 	Connections   uint64 `json:"connections"`
@@ -65,7 +74,7 @@ type Stats struct {
 // Stats may be called at any time.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
-	clients, sessions := 0, 0
+	clients, sessions, registered := 0, 0, len(s.sessions)
 	for _, ss := range s.sessions {
 		if ss.durable {
 			sessions++
@@ -77,6 +86,8 @@ func (s *Server) Stats() Stats {
 	s.mu.Unlock()
 	takenOver, rival := s.rivals.quarrel()
 	return Stats{
+		Registered: registered, SharedSubscriptions: s.router.sharedLen(),
+		BytesReceived: s.stats.bytesReceived.Load(), BytesSent: s.stats.bytesSent.Load(),
 		TakenOver: takenOver, Rival: rival,
 		Clients: clients, Sessions: sessions, Retained: s.retained.len(), Subscriptions: s.router.len(),
 		Connections: s.stats.connections.Load(),

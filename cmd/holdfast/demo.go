@@ -87,7 +87,7 @@ func (d *demo) build() error {
 	cfg.Listeners[0].Address = "127.0.0.1:0"
 	cfg.Console.Address = ""
 	var err error
-	if d.cloud, err = gateway.Start(cfg, quiet); err != nil {
+	if d.cloud, err = gateway.Start(cfg, thisVersion(), quiet); err != nil {
 		return fmt.Errorf("start the cloud's broker: %w", err)
 	}
 	if d.module, err = sim.New(sim.Options{Baud: 115200, Logger: quiet}); err != nil {

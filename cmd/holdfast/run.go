@@ -76,7 +76,7 @@ func runGateway(ctx context.Context, cfg *configs.Config, reload func() (*config
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	g, err := gateway.Start(cfg, log)
+	g, err := gateway.Start(cfg, thisVersion(), log)
 	if err != nil {
 		return err
 	}

@@ -20,9 +20,8 @@ func newVersionCommand() *cobra.Command {
 		Example: `  holdfast version`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			info, _ := debug.ReadBuildInfo()
 			text := fmt.Sprintf("holdfast %s (%s, %s/%s)\n",
-				buildVersion(version, info), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+				thisVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			if fault := gateway.BuildFault(); fault != "" {
 				text += fault + "\n"
 			}
@@ -30,6 +29,12 @@ func newVersionCommand() *cobra.Command {
 			return err
 		},
 	}
+}
+
+// thisVersion is the version of this program.
+func thisVersion() string {
+	info, _ := debug.ReadBuildInfo()
+	return buildVersion(version, info)
 }
 
 // buildVersion is the version that the linker was given, or what the go command

@@ -132,7 +132,7 @@ func (r *run) build() error {
 	cfg.Limits.MaxSessionBytes = 4 * configs.GiB
 	cfg.Limits.MaxSessionMessages = 100_000_000
 	var err error
-	if r.far, err = gateway.Start(cfg, slog.New(slog.DiscardHandler)); err != nil {
+	if r.far, err = gateway.Start(cfg, "", slog.New(slog.DiscardHandler)); err != nil {
 		return fmt.Errorf("start the far broker: %w", err)
 	}
 	r.farAddr = r.far.Addresses()[0].String()

@@ -47,6 +47,7 @@ type Gateway struct {
 	cfg     *configs.Config
 	log     *slog.Logger
 	started time.Time
+	version string
 
 	store *storage.Store
 	// volatile is why the store is in memory; nil if it is on disk.
@@ -81,9 +82,9 @@ type bridgePart struct {
 
 // Start starts every part, the storage first and the listeners last: nothing
 // can be accepted before there is a place where it is safe. cfg must be valid
-// and resolved (configs.Load, Resolve).
-func Start(cfg *configs.Config, log *slog.Logger) (*Gateway, error) {
-	g := &Gateway{cfg: cfg, log: log, started: time.Now(), failed: make(chan error, 1)}
+// and resolved (configs.Load, Resolve). version is that of the program.
+func Start(cfg *configs.Config, version string, log *slog.Logger) (*Gateway, error) {
+	g := &Gateway{cfg: cfg, version: version, log: log, started: time.Now(), failed: make(chan error, 1)}
 	if err := g.start(); err != nil {
 		return nil, errors.Join(err, g.Shutdown(context.Background()))
 	}
@@ -114,6 +115,8 @@ func (g *Gateway) start() error {
 		Access: g.users,
 		Logger: g.log.With("part", "broker"),
 		Limits: g.limits(),
+
+		SysInterval: g.cfg.Gateway.SysInterval, Version: g.version,
 	})
 	if err != nil {
 		return err

@@ -89,6 +89,8 @@ func (s samples) broker(st Status) {
 	s.counter("connections_total", "Connections of clients.", b.Connections)
 	s.counter("connections_refused_total", "Connections that were refused.", b.RefusedConnections)
 	s.counter("logins_refused_total", "Logins that were refused.", b.RefusedLogins)
+	s.counter("client_bytes_received_total", "Bytes of MQTT from clients.", b.BytesReceived)
+	s.counter("client_bytes_sent_total", "Bytes of MQTT to clients.", b.BytesSent)
 	s.counter("messages_received_total", "PUBLISH packets taken from clients.", b.Received)
 	s.counter("messages_sent_total", "PUBLISH packets written to clients.", b.Sent)
 	const dropped, help = "messages_dropped_total", "Messages that did not reach a local subscriber or queue, by reason."
