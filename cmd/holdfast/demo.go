@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -93,7 +92,7 @@ func (d *demo) build() error {
 	if d.module, err = sim.New(sim.Options{Baud: 115200, Logger: quiet}); err != nil {
 		return fmt.Errorf("start the simulated module: %w", err)
 	}
-	if d.broker, err = freeAddress(); err != nil {
+	if d.broker, err = child.FreeAddress(); err != nil {
 		return err
 	}
 	file := filepath.Join(d.dir, "gateway.toml")
@@ -138,16 +137,6 @@ name = "cloud"
 }
 
 func (d *demo) socket() string { return filepath.Join(d.dir, "gw.sock") }
-
-// freeAddress finds a port that the gateway can have again after its restart.
-func freeAddress() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
-}
 
 // strike takes the stage down and waits for everything on it.
 func (d *demo) strike() error {

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -139,7 +138,7 @@ func (r *run) build() error {
 	if r.line, err = newLine(r.farAddr); err != nil {
 		return err
 	}
-	if r.address, err = freeAddress(); err != nil {
+	if r.address, err = child.FreeAddress(); err != nil {
 		return err
 	}
 	file, socket := filepath.Join(r.dir, "gateway.toml"), filepath.Join(r.dir, "gw.sock")
@@ -157,16 +156,6 @@ func (r *run) build() error {
 	}
 	r.enlist(publishTo)
 	return nil
-}
-
-// freeAddress finds a port that the gateway can have again after each restart.
-func freeAddress() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
 }
 
 // enlist makes the cast.

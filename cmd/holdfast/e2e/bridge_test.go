@@ -21,6 +21,7 @@ name = "cloud"
 `
 
 func TestTwentyThousandAcknowledgedMessagesSurviveAKillDuringAnOutage(t *testing.T) {
+	t.Parallel()
 	up := newMosquitto(t)
 	g := newHoldfast(t, fmt.Sprintf(outRoute, up.address))
 	g.start()
@@ -48,6 +49,7 @@ func TestTwentyThousandAcknowledgedMessagesSurviveAKillDuringAnOutage(t *testing
 }
 
 func TestNoMessageIsLostWhenTheUpstreamIsCutAndRestartedInMidDrain(t *testing.T) {
+	t.Parallel()
 	up := newMosquitto(t, "persistence true", "persistence_location "+t.TempDir()+"/")
 	up.start()
 	proxy := newCutter(t, up.address)

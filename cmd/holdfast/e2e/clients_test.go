@@ -180,6 +180,7 @@ int main(int argc, char **argv) {
 `
 
 func TestPahoCTalksToTheBrokerAtEveryQoS(t *testing.T) {
+	t.Parallel()
 	cc := tool(t, "gcc")
 	dir := t.TempDir()
 	source, program := filepath.Join(dir, "client.c"), filepath.Join(dir, "client")

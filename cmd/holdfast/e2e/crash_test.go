@@ -8,6 +8,7 @@ import (
 
 // The long form is "make crash".
 func TestNothingAcknowledgedIsLostWhenTheGatewayIsKilledAgainAndAgain(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command(binary, "crash", "--rounds", "8", "--kill-max", "700ms", "--dir", t.TempDir()).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v", err)
@@ -16,6 +17,7 @@ func TestNothingAcknowledgedIsLostWhenTheGatewayIsKilledAgainAndAgain(t *testing
 }
 
 func TestKillLoopFailsIfAcknowledgedIsNotSafe(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command(binary, "crash", "--rounds", "3", "--seed", "1", "--kill-max", "500ms",
 		"--early-ack", "--patience", "1s", "--dir", t.TempDir()).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "acknowledged") || !strings.Contains(string(out), "the promise was broken") {

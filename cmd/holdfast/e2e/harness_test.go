@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -81,15 +82,23 @@ func missing(t testing.TB, what string) {
 	t.Skip(what)
 }
 
-// freePort finds a TCP port on the loopback interface that is free now.
+var nextPort atomic.Int64 // the last one that freePort has given
+
+// freePort finds a TCP port on the loopback interface that is free now, and gives
+// each one once. It is below those that the kernel takes for outgoing connections,
+// so that it is still free when a program that was killed is started again.
 func freePort(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	nextPort.CompareAndSwap(0, 10_000+int64(os.Getpid()%20_000))
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 10_000+nextPort.Add(1)%20_000)
+		if ln, err := net.Listen("tcp", address); err == nil {
+			ln.Close()
+			return address
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // eventually waits until ok, and fails the test with what and detail if it never is.

@@ -158,6 +158,7 @@ func TestAGatewayThatStartsOnAnUnwritableCardAcknowledgesWhatTheUpstreamHas(t *t
 }
 
 func TestAGatewayWhoseCardDiesAcknowledgesWhatTheUpstreamHas(t *testing.T) {
+	t.Parallel()
 	card := newCard(t)
 	up := newMosquitto(t)
 	up.start()

@@ -22,6 +22,7 @@ const offlineMessages = 200_000
 // durable session that is away, kill -9 right after the last PUBACK, restart,
 // count. BenchmarkPromised does the same with the others.
 func TestNothingThatAnAwaySessionWasPromisedIsLostByAKill(t *testing.T) {
+	t.Parallel()
 	g := newAwayHoldfast(t)
 	g.start()
 	rate := fillAwaySession(t, g.address, offlineMessages)

@@ -116,6 +116,7 @@ func inAnOutage(t *testing.T, n int) *holdfast {
 }
 
 func TestABacklogIsCarriedAwayAndDeliveredByAnotherGateway(t *testing.T) {
+	t.Parallel()
 	for _, running := range []bool{true, false} {
 		t.Run(fmt.Sprintf("running %v", running), func(t *testing.T) {
 			const n = 3000
@@ -192,6 +193,7 @@ func TestABacklogIsCarriedAwayAndDeliveredByAnotherGateway(t *testing.T) {
 // The end of either side, at any moment of an export, leaves each message in the
 // queue or in the finished file.
 func TestKillDuringAnExportLosesNothing(t *testing.T) {
+	t.Parallel()
 	const n = 20000
 	g := inAnOutage(t, n)
 	want := numbers("p", 0, n)
