@@ -119,6 +119,8 @@ type Listener struct {
 	// of a unix socket.
 	Address   string `toml:"address"`
 	Transport string `toml:"transport" oneof:"tcp|tls|ws|wss|unix"`
+	// Interface of the board over which devices must come; "" is any.
+	Interface string `toml:"interface"`
 	// Cert and Key are PEM files, for tls and wss. With ClientCA only clients
 	// that have a certificate of it are let in.
 	Cert     string `toml:"cert"`

@@ -40,6 +40,13 @@ func (k *checker) listeners() {
 			continue
 		}
 		k.transport(l, fmt.Sprintf("listener[%d]", i))
+		switch path := fmt.Sprintf("listener[%d]", i); {
+		case l.Interface == "":
+		case l.Transport == TransportUnix:
+			k.fault(path+".interface", "a unix socket is on none; take it out")
+		default:
+			k.networkInterface(l.Interface, path)
+		}
 		if l.Transport == TransportUnix {
 			if !filepath.IsAbs(l.Address) || len(l.Address) > maxSocketPath {
 				k.fault(at, `%s cannot be a unix socket; write a path from the root with at most %d bytes, as in "/run/holdfast/mqtt.sock"`,
@@ -53,6 +60,9 @@ func (k *checker) listeners() {
 			continue
 		}
 		key := net.JoinHostPort(host, strconv.Itoa(port))
+		if l.Interface != "" {
+			key += "%" + l.Interface // each interface has its own ports
+		}
 		if line, again := seen[key]; again && port != 0 {
 			k.fault(at, "%s is taken by %s; take one of them out", quote(l.Address), lineWords(line))
 		}

@@ -63,7 +63,11 @@ func summarize(out io.Writer, c *configs.Config) error {
 		line("  sync", "always: a message is written before it is acknowledged")
 	}
 	for _, l := range c.Listeners {
-		line("  listener", "%s (%s), without a password: %s", l.Address, l.Transport, c.Access.Anonymous)
+		address := l.Address
+		if l.Interface != "" {
+			address += " over " + l.Interface
+		}
+		line("  listener", "%s (%s), without a password: %s", address, l.Transport, c.Access.Anonymous)
 	}
 	if n := len(c.Access.Users); n > 0 {
 		line("  users", "%d", n)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"holdfast/configs"
 	"holdfast/edge"
 )
@@ -49,8 +51,10 @@ func openListener(l configs.Listener, log *slog.Logger) (net.Listener, error) {
 	if l.Transport == configs.TransportUnix {
 		return openUnix(l.Address)
 	}
-	ln, err := net.Listen("tcp", l.Address)
-	if err != nil {
+	ln, err := listenOn(l.Interface, l.Address)
+	if err != nil && l.Interface != "" {
+		return nil, fmt.Errorf("listen on %s over interface %s: %w; ip link shows the interfaces; another broker may be running there, too", l.Address, l.Interface, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w; another broker may be running there: stop it, or choose another address in [[listener]]", l.Address, err)
 	}
 	if secure != nil {
@@ -60,6 +64,23 @@ func openListener(l configs.Listener, log *slog.Logger) (net.Listener, error) {
 		ln = edge.NewWebSocketListener(ln, strings.Fields(l.Origins))
 	}
 	return ln, nil
+}
+
+// listenOn listens on a TCP address, for what comes over that network interface
+// only if it has a name. An interface that goes away and comes back has another
+// index, by which the system knows it: the gateway has to be started again then.
+func listenOn(iface, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	if iface != "" {
+		lc.Control = func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			err := c.Control(func(fd uintptr) {
+				failed = os.NewSyscallError("SO_BINDTODEVICE", unix.BindToDevice(int(fd), iface))
+			})
+			return errors.Join(err, failed)
+		}
+	}
+	return lc.Listen(context.Background(), "tcp", address)
 }
 
 // openUnix opens a unix socket for the user and the group of the gateway. A
