@@ -98,6 +98,10 @@ type Options struct {
 	WindowBytes int
 	// Rate is the most messages in a second; 0 is as many as the link takes.
 	Rate int
+	// LiveFirst sends what is fresh before the backlog (order.go), which still gets
+	// BackfillShare percent of the messages, 0 to 90. Queue must be a FreshQueue.
+	LiveFirst     bool
+	BackfillShare int
 	// Clock is the time for Route.Stamp, and whether it is sure to be right; nil
 	// is the board's clock, taken for right.
 	Clock func() (now time.Time, sure bool)
@@ -134,6 +138,9 @@ type Bridge struct {
 	clock   func() (time.Time, bool)
 	stamps  map[string]bool // the routes that do, by name
 	thin    *thinner
+	fresh   FreshQueue // nil: the oldest goes first
+	share   int        // percent, of the backlog
+	newest  newest
 
 	stateTopic, farStateTopic, stateSpace string
 	announcer                             *announcer // nil if there is no stateTopic
@@ -166,6 +173,7 @@ func New(o Options) (*Bridge, error) {
 		b.log = b.log.With(slog.String("gateway", o.GatewayID))
 	}
 	b.status.s.State = Stopped
+	b.share = o.BackfillShare
 	rules := map[string]thinRule{}
 	if o.StateTopic != "" {
 		b.announcer = &announcer{b: b, wake: make(chan struct{}, 1), want: Offline}
@@ -208,7 +216,7 @@ func New(o Options) (*Bridge, error) {
 		}
 	}
 	b.findEchoes()
-	b.thin = newThinner(rules, b.leaveOut, b.unthinned)
+	b.thin = newThinner(rules, b.late, b.leaveOut, b.unthinned)
 	if len(b.out) > 0 && o.Queue == nil {
 		fault("routes go out, but there is no queue")
 	}
@@ -247,6 +255,14 @@ func New(o Options) (*Bridge, error) {
 	}
 	if o.Rate < 0 || o.Rate > maxRate {
 		fault("rate is %d: it must be between 0 and %d", o.Rate, maxRate)
+	}
+	if o.LiveFirst {
+		if b.fresh, _ = o.Queue.(FreshQueue); b.fresh == nil {
+			fault("the queue cannot give what is fresh before its backlog")
+		}
+	}
+	if o.BackfillShare < 0 || o.BackfillShare > 90 {
+		fault("the share of the backlog is %d %%: it must be between 0 and 90", o.BackfillShare)
 	}
 	if o.Failback < 0 {
 		fault("the time before the way back is negative: %v", o.Failback)

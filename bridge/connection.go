@@ -29,6 +29,7 @@ type connection struct {
 	quiet  bool // the far broker sends us nothing of our own
 
 	sinceLow int // messages since the last of the low lane; only forward
+	owed     int // percent of a message, to the backlog; only forward
 
 	ctx    context.Context // ends with the connection, its cause says why
 	cancel context.CancelCauseFunc
@@ -138,6 +139,7 @@ func (c *connection) serve(parent context.Context) error {
 		c.watch()
 	}()
 	c.online()
+	c.b.mark()
 	c.forward()
 	ended := time.Now()
 	if parent.Err() != nil || errors.Is(context.Cause(c.ctx), errReturn) {

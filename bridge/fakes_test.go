@@ -49,6 +49,8 @@ type fakeQueue struct {
 	ready   chan struct{}
 	fail    error // of Next, once
 	gone    map[holdfast.ItemID]string
+	mark    uint64
+	settled [holdfast.LaneCount]uint64 // before this process
 }
 
 func newFakeQueue(s *story) *fakeQueue {
@@ -92,17 +94,31 @@ func (q *fakeQueue) Next(ctx context.Context, _ holdfast.Lanes) (holdfast.Item, 
 	}
 }
 
-func (q *fakeQueue) Poll(lanes holdfast.Lanes) (holdfast.Item, bool, error) {
+func (q *fakeQueue) Poll(lanes holdfast.Lanes) (holdfast.Item, bool, error) { return q.poll(lanes, 0) }
+
+func (q *fakeQueue) poll(lanes holdfast.Lanes, behind uint64) (holdfast.Item, bool, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, it := range q.waiting {
-		if lanes.Has(it.ID.Lane()) {
+		if lanes.Has(it.ID.Lane()) && it.ID.Position() > behind {
 			q.waiting = slices.Delete(q.waiting, i, i+1)
 			q.out[it.ID] = it
 			return it, true, nil
 		}
 	}
 	return holdfast.Item{}, false, nil
+}
+
+// Mark and PollFresh make it a FreshQueue.
+func (q *fakeQueue) Mark() (end, settled [holdfast.LaneCount]uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mark = q.last
+	return [holdfast.LaneCount]uint64{q.mark + 1, q.mark + 1, q.mark + 1}, q.settled
+}
+
+func (q *fakeQueue) PollFresh(lanes holdfast.Lanes) (holdfast.Item, bool, error) {
+	return q.poll(lanes, q.mark)
 }
 
 // insert puts one message of a lane in its place.

@@ -73,7 +73,7 @@ func (c *connection) nextToSend() (holdfast.Item, error) {
 		}
 		at, held := t.wake()
 		if held && !at.After(time.Now()) {
-			it, ok, err := c.b.queue.Poll(holdfast.AllLanes)
+			it, ok, err := c.poll()
 			if err != nil {
 				return it, err
 			}
@@ -88,7 +88,7 @@ func (c *connection) nextToSend() (holdfast.Item, error) {
 		if held {
 			ctx, cancel = context.WithDeadline(ctx, at)
 		}
-		it, err := c.next(ctx)
+		it, err := c.nextInOrder(ctx)
 		due := errors.Is(err, context.DeadlineExceeded) && c.ctx.Err() == nil
 		cancel()
 		switch {
@@ -150,8 +150,9 @@ func (c *connection) await(met func() bool) bool {
 // send publishes one item. One that was the oldest when the last connection
 // died goes alone: if the connection dies again, it is known who did it.
 func (c *connection) send(it holdfast.Item) {
+	it, late := c.b.inPlace(it)
 	if c.b.stamps[it.Route] {
-		it.Msg = c.b.stamped(it)
+		it.Msg = c.b.stamped(it, late)
 	}
 	if c.encode(&it) {
 		return

@@ -33,6 +33,19 @@ type Queue interface {
 	Quarantine(id holdfast.ItemID, reason string)
 }
 
+// FreshQueue is a Queue that can be read at two places, for Options.LiveFirst.
+type FreshQueue interface {
+	Queue
+	// Mark lets PollFresh begin behind all that is in the queue now, by lane, and
+	// returns that place. Below settled something was acknowledged behind a
+	// message that was not, perhaps by an earlier process.
+	Mark() (end, settled [holdfast.LaneCount]uint64)
+	// PollFresh is Poll for what is behind Mark. What it hands out Next and Poll
+	// leave out; what was released it does not hand out again. It may leave out
+	// what it would have to read from disk.
+	PollFresh(lanes holdfast.Lanes) (it holdfast.Item, ok bool, err error)
+}
+
 // Upstream is one connection to a far broker. It is never reused: after Done
 // is closed a new one is made by Connect.
 type Upstream interface {

@@ -18,6 +18,7 @@ import (
 //
 // seq grows within gateway, bridge and lane, over restarts too, with gaps where
 // messages went by other routes or not at all; a repetition has the same one.
+// late is true if something newer of the topic was sent before it (order.go).
 // clock is "unsure" while nothing says that the board's clock is right. The
 // payload is in "payload" if it is JSON itself, else in "text" if it is UTF-8,
 // else in "base64". An empty payload stays empty: it removes a retained message.
@@ -28,6 +29,7 @@ type stamp struct {
 	Bridge  string          `json:"bridge"`
 	Lane    string          `json:"lane"`
 	Seq     uint64          `json:"seq"`
+	Late    bool            `json:"late,omitempty"`
 	Payload json.RawMessage `json:"payload,omitempty"`
 	Text    string          `json:"text,omitempty"`
 	Base64  []byte          `json:"base64,omitempty"`
@@ -67,11 +69,11 @@ func (b *Bridge) received(out *holdfast.Message) {
 }
 
 // stamped is the message of it with its stamp.
-func (b *Bridge) stamped(it holdfast.Item) *holdfast.Message {
+func (b *Bridge) stamped(it holdfast.Item, late bool) *holdfast.Message {
 	m := *it.Msg
 	s := stamp{
 		Time: m.Received.UTC().Truncate(time.Millisecond), Clock: clockSure,
-		Gateway: b.gateway, Bridge: b.name, Lane: it.ID.Lane().String(), Seq: it.ID.Position(),
+		Gateway: b.gateway, Bridge: b.name, Lane: it.ID.Lane().String(), Seq: it.ID.Position(), Late: late,
 	}
 	if m.Properties != nil {
 		p := *m.Properties

@@ -25,7 +25,7 @@ func TestAStampHasTimeSequenceAndThePayload(t *testing.T) {
 		if !ok {
 			t.Fatal("no match")
 		}
-		return b.stamped(holdfast.Item{ID: holdfast.NewItemID(lane, 4711), Route: "r", Msg: out})
+		return b.stamped(holdfast.Item{ID: holdfast.NewItemID(lane, 4711), Route: "r", Msg: out}, false)
 	}
 	const head = `{"time":"2026-11-21T12:00:00.123Z","clock":"sure","gateway":"7","bridge":"cloud","lane":"normal","seq":4711,`
 	for payload, want := range map[string]string{
@@ -62,7 +62,7 @@ func FuzzStamp(f *testing.F) {
 	}
 	b := quietBridge(f, Route{Name: "r", Filter: "#", Stamp: true})
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		out := b.stamped(holdfast.Item{ID: 1, Msg: &holdfast.Message{Payload: payload, Received: time.Now()}})
+		out := b.stamped(holdfast.Item{ID: 1, Msg: &holdfast.Message{Payload: payload, Received: time.Now()}}, false)
 		if len(payload) == 0 {
 			if len(out.Payload) != 0 {
 				t.Fatal("an empty payload has become one")

@@ -50,8 +50,11 @@ type Status struct {
 	// Held are messages that wait for the end of their interval (Route.Sample),
 	// Unthinned those that were not left out, or went early, because a bound of
 	// sampling was met.
-	Held      int    `json:"held"`
-	Unthinned uint64 `json:"unthinned"`
+	Held int `json:"held"`
+	// Unretained were sent without RETAIN because something newer of their topic
+	// was, or may have been, sent before them (Options.LiveFirst).
+	Unretained uint64 `json:"unretained"`
+	Unthinned  uint64 `json:"unthinned"`
 	// Dropped are commands that were not delivered: DroppedLoop our own
 	// publishes come back, DroppedFull QoS 0 over the bound, DroppedRefused
 	// refused for good by the local broker, DroppedUnrouted for no route.
@@ -85,6 +88,7 @@ func (b *Bridge) Status() Status {
 	s.DroppedUnrouted = b.status.unrouted.Load()
 	s.Held = b.thin.holding()
 	s.Unthinned = b.status.unthinned.Load()
+	s.Unretained = b.status.unretained.Load()
 	s.RTT = time.Duration(b.status.rtt.Load())
 	return s
 }
@@ -97,7 +101,7 @@ type status struct {
 	sent, acked, quarantined, encoded, beside atomic.Uint64
 	received, loop, full, refused, unrouted   atomic.Uint64
 	inflight, pending, rtt, limit             atomic.Int64
-	unthinned                                 atomic.Uint64
+	unthinned, unretained                     atomic.Uint64
 	unthinnedAt                               atomic.Int64 // when it was last logged
 }
 

@@ -41,7 +41,10 @@ type thinRule struct {
 	onChange bool
 }
 
-type thinKey struct{ route, topic string }
+type thinKey struct {
+	route, topic string
+	late         bool // a backlog is thinned out for itself
+}
 
 // thinned is what is known of one topic of one route.
 type thinned struct {
@@ -56,23 +59,24 @@ type thinned struct {
 // finish, which only forgets.
 type thinner struct {
 	rules map[string]thinRule // by route; empty: nothing is left out
+	late  func(id holdfast.ItemID) bool
 	drop  func(id holdfast.ItemID, reason string)
 	full  func() // a bound is met
 	seed  maphash.Seed
 
 	mu     sync.Mutex
 	topics map[thinKey]*thinned
-	held   map[thinKey]*thinned          // those of topics that hold something
-	bytes  int                           // of them
-	first  time.Time                     // nothing held is due before, if there is any
-	ends   [holdfast.LaneCount]time.Time // no interval of what a lane holds ends before
-	ready  []holdfast.Item               // to be sent, in this order
-	swept  time.Time                     // when topics was last looked through
+	held   map[thinKey]*thinned              // those of topics that hold something
+	bytes  int                               // of them
+	first  time.Time                         // nothing held is due before, if there is any
+	ends   [2 * holdfast.LaneCount]time.Time // no interval of what is held ends before, by stream
+	ready  []holdfast.Item                   // to be sent, in this order
+	swept  time.Time                         // when topics was last looked through
 }
 
-func newThinner(rules map[string]thinRule, drop func(holdfast.ItemID, string), full func()) *thinner {
+func newThinner(rules map[string]thinRule, late func(holdfast.ItemID) bool, drop func(holdfast.ItemID, string), full func()) *thinner {
 	return &thinner{
-		rules: rules, drop: drop, full: full, seed: maphash.MakeSeed(),
+		rules: rules, late: late, drop: drop, full: full, seed: maphash.MakeSeed(),
 		topics: map[thinKey]*thinned{}, held: map[thinKey]*thinned{},
 	}
 }
@@ -84,12 +88,12 @@ func (t *thinner) take(it holdfast.Item) {
 	at := it.Msg.Received
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.passedLocked(it.ID.Lane(), at)
+	t.passedLocked(t.stream(it.ID), at)
 	if !ok {
 		t.ready = append(t.ready, it)
 		return
 	}
-	key := thinKey{it.Route, it.Msg.Topic}
+	key := t.key(it)
 	e := t.topicLocked(key, rule, at)
 	if e == nil {
 		t.full()
@@ -156,9 +160,9 @@ func (t *thinner) holdLocked(key thinKey, e *thinned, it holdfast.Item, rest tim
 	if len(t.held) == 0 || e.due.Before(t.first) {
 		t.first = e.due
 	}
-	lane, end := it.ID.Lane(), e.start.Add(t.rules[key.route].sample)
-	if t.ends[lane].IsZero() || end.Before(t.ends[lane]) {
-		t.ends[lane] = end
+	stream, end := t.stream(it.ID), e.start.Add(t.rules[key.route].sample)
+	if t.ends[stream].IsZero() || end.Before(t.ends[stream]) {
+		t.ends[stream] = end
 	}
 	t.held[key] = e
 	t.bytes += it.Msg.Size()
@@ -182,15 +186,28 @@ func (t *thinner) releaseLocked(key thinKey) {
 	t.ready = append(t.ready, t.letGoLocked(key, e))
 }
 
-// passedLocked sends what a lane holds whose interval was over at the receipt of
-// the lane's next message.
-func (t *thinner) passedLocked(lane holdfast.Lane, at time.Time) {
-	if t.ends[lane].IsZero() || at.Before(t.ends[lane]) {
+// stream numbers what comes in the order of time: each lane, and its backlog.
+func (t *thinner) stream(id holdfast.ItemID) int {
+	n := int(id.Lane())
+	if t.late(id) {
+		n += holdfast.LaneCount
+	}
+	return n
+}
+
+func (t *thinner) key(it holdfast.Item) thinKey {
+	return thinKey{it.Route, it.Msg.Topic, t.late(it.ID)}
+}
+
+// passedLocked sends what is held of a stream whose interval was over at the
+// receipt of the stream's next message.
+func (t *thinner) passedLocked(stream int, at time.Time) {
+	if t.ends[stream].IsZero() || at.Before(t.ends[stream]) {
 		return
 	}
 	var next time.Time
 	t.releaseIfLocked(func(key thinKey, e *thinned) bool {
-		if e.held.ID.Lane() != lane {
+		if t.stream(e.held.ID) != stream {
 			return false
 		}
 		end := e.start.Add(t.rules[key.route].sample)
@@ -202,7 +219,7 @@ func (t *thinner) passedLocked(lane holdfast.Lane, at time.Time) {
 		}
 		return false
 	})
-	t.ends[lane] = next
+	t.ends[stream] = next
 }
 
 func (t *thinner) releaseIfLocked(over func(thinKey, *thinned) bool) {
@@ -261,7 +278,7 @@ func (t *thinner) next() (it holdfast.Item, ok bool) {
 }
 
 func (t *thinner) changedLocked(it holdfast.Item) bool {
-	e := t.topics[thinKey{it.Route, it.Msg.Topic}]
+	e := t.topics[t.key(it)]
 	if e == nil {
 		return true
 	}
@@ -291,7 +308,7 @@ func (t *thinner) forget(it holdfast.Item) {
 }
 
 func (t *thinner) forgetLocked(it holdfast.Item) {
-	if e := t.topics[thinKey{it.Route, it.Msg.Topic}]; e != nil {
+	if e := t.topics[t.key(it)]; e != nil {
 		e.start, e.hasSum = time.Time{}, false
 	}
 }

@@ -167,7 +167,7 @@ func TestAQueueThatCannotBeReadWhileSomethingIsHeldIsToldAndTriedAgain(t *testin
 func TestMoreTopicsThanAreKnownAllGo(t *testing.T) {
 	var dropped []holdfast.ItemID
 	full := 0
-	th := newThinner(map[string]thinRule{"r": {sample: time.Minute}},
+	th := newThinner(map[string]thinRule{"r": {sample: time.Minute}}, func(holdfast.ItemID) bool { return false },
 		func(id holdfast.ItemID, _ string) { dropped = append(dropped, id) }, func() { full++ })
 	at, pos := time.Now(), uint64(0)
 	put := func(name string, size int) {
@@ -206,7 +206,7 @@ func TestMoreTopicsThanAreKnownAllGo(t *testing.T) {
 	at = at.Add(time.Hour)
 	th.swept = time.Time{}
 	put("new", 0)
-	if drain(); len(th.topics) > maxThin || th.topics[thinKey{"r", "new"}] == nil {
+	if drain(); len(th.topics) > maxThin || th.topics[thinKey{"r", "new", false}] == nil {
 		t.Errorf("%d are known", len(th.topics))
 	}
 	if th.holding() != 0 || len(dropped) != 0 {

@@ -240,6 +240,12 @@ const (
 	Refuse     = "refuse"
 )
 
+// Which message of a queue goes first.
+const (
+	FIFO      = "fifo"
+	LiveFirst = "live-first"
+)
+
 // Queue is the store-and-forward queue of one bridge.
 type Queue struct {
 	MaxBytes    Size          `toml:"max_bytes" min:"1MiB" max:"1TiB"`
@@ -250,6 +256,10 @@ type Queue struct {
 	Window      int           `toml:"window" min:"1" max:"65535"` // publishes that wait for the far broker at once
 	Rate        int           `toml:"rate" min:"0" max:"1000000"` // messages in a second; 0: as many as the link takes
 	StoreQoS0   bool          `toml:"store_qos0"`
+	// Order is which message goes first, BackfillShare how many of a hundred are
+	// of the backlog at least, with LiveFirst.
+	Order         string `toml:"order" oneof:"fifo|live-first"`
+	BackfillShare int    `toml:"backfill_share" min:"0" max:"90"`
 }
 
 // Upstream is one way to the far broker. The first that works is used.
@@ -349,6 +359,7 @@ func (b *Bridge) setDefaults() {
 			RefuseWait: 30 * time.Second,
 			Window:     100,
 			StoreQoS0:  true,
+			Order:      FIFO, BackfillShare: 20,
 		},
 	}
 }

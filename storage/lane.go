@@ -77,6 +77,9 @@ type lane struct {
 	out map[uint64]entry
 	// read is the position of the next item to be handed out.
 	read uint64
+	// fresh is that of the next to be handed out ahead of it (fresh.go); 0: none
+	// ever was.
+	fresh uint64
 	// loaded are items from disk.
 	loaded []entry
 	// tail are the items from tailBase to next.
@@ -215,11 +218,17 @@ func (s *Store) trimLocked(l *lane) {
 // headLocked is the first item that was not handed out, visible or not. load
 // is true if it must be read from disk first.
 func (l *lane) headLocked() (e *entry, load bool) {
-	if len(l.redo) > 0 {
-		return &l.redo[0], false
-	}
 	for {
 		l.read = l.settled.after(max(l.read, l.low))
+		if l.redoNextLocked() {
+			return &l.redo[0], false
+		}
+		if l.fresh > l.read {
+			if _, out := l.out[l.read]; out {
+				l.read++
+				continue
+			}
+		}
 		for len(l.loaded) > 0 && l.loaded[0].pos < l.read {
 			l.loaded = l.loaded[1:]
 		}
@@ -240,9 +249,13 @@ func (l *lane) headLocked() (e *entry, load bool) {
 	}
 }
 
+// redoNextLocked reports whether the first released item is the head. One that
+// was handed out ahead waits for its place.
+func (l *lane) redoNextLocked() bool { return len(l.redo) > 0 && l.redo[0].pos <= l.read }
+
 // takeLocked removes the head that headLocked has returned.
 func (l *lane) takeLocked() entry {
-	if len(l.redo) > 0 {
+	if l.redoNextLocked() {
 		e := l.redo[0]
 		l.redo = l.redo[1:]
 		if len(l.redo) == 0 {
@@ -308,7 +321,7 @@ func (l *lane) voidLocked(from, to uint64) {
 		l.settleLocked(e.pos, e.size)
 	}
 	for i := range l.tail {
-		if e := l.tail[i]; e.pos >= from && e.pos < to && e.pos >= l.low && !l.settled.has(e.pos) {
+		if e := l.tail[i]; e.pos >= from && e.pos < to && e.pos >= l.low && !l.settled.has(e.pos) && !l.aheadLocked(e.pos) {
 			void(e)
 		}
 	}
@@ -351,5 +364,5 @@ func (l *lane) oldestLocked() (t time.Time, ok, load bool) {
 	if head != nil && head.pos < pos {
 		return head.msg.Received, true, false
 	}
-	return t, ok, load && !ok
+	return t, ok, load && (!ok || l.read < pos)
 }

@@ -49,6 +49,7 @@ type model struct {
 	rng    *rand.Rand
 	n      int // messages
 	order  int
+	mark   int // the order at the last Mark
 	queued map[string]*known
 
 	imported, exported, purged, discarded uint64
@@ -96,6 +97,21 @@ func (m *model) round() {
 				}
 			}
 			k.out, k.settled, k.mayBe = it.ID, false, false
+		case 23:
+			if rng.IntN(10) == 0 {
+				q.Mark()
+				m.mark = m.order
+			}
+			it, ok, err := q.PollFresh(holdfast.AllLanes)
+			b.must(err)
+			if !ok {
+				continue
+			}
+			k := m.queued[string(it.Msg.Payload)]
+			if k == nil || k.out != 0 || k.settled || k.id <= m.mark {
+				b.Fatalf("%q was handed out ahead: %+v, the mark is at %d", it.Msg.Payload, k, m.mark)
+			}
+			k.out = it.ID
 		default:
 			k := m.someOut()
 			if k == nil {

@@ -34,6 +34,8 @@ var behaviours = []behaviour{
 	{"hands out in the order of the calls", order},
 	{"serves the more urgent lane first", lanes},
 	{"gives released items first and in their old order", releaseOrder},
+	{"hands out what is fresh beside the backlog", freshBeside},
+	{"drops the backlog before what was ahead of it", freshFull},
 	{"takes acknowledgements in any order", ackAnyOrder},
 	{"ignores an acknowledgement of what was not handed out", ackUnknown},
 	{"keeps everything over a reopening", reopen},

@@ -82,6 +82,7 @@ func (g *Gateway) makeBridges(local bridge.Local) error {
 			Name: c.Name, GatewayID: g.cfg.Gateway.ID,
 			StateTopic: stateSpace(g.cfg.Gateway.ID) + c.Name + "/state", FarStateTopic: c.StateTopic, StateSpace: stateSpace(g.cfg.Gateway.ID),
 			Queue: q, Local: local, Window: c.Queue.Window, Rate: c.Queue.Rate, Failback: c.Failback,
+			LiveFirst: c.Queue.Order == configs.LiveFirst, BackfillShare: c.Queue.BackfillShare,
 			Clock: g.clock.now, Logger: g.log.With("part", "bridge"),
 		}
 		for _, r := range c.Routes {
