@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -35,6 +36,8 @@ const blockSize = batchBytes + 32<<10
 type badgerEngine struct {
 	db   *badger.DB
 	lock *os.File // held while it is open
+	// removing are the files of dropped tables that are being removed.
+	removing sync.WaitGroup
 }
 
 func badgerOptions(dir string, log *slog.Logger) badger.Options {
@@ -153,7 +156,18 @@ func (e *badgerEngine) last(prefix, upTo []byte) (key []byte, err error) {
 	return key, err
 }
 
+// drop lets go of the tables; their files are removed behind it. That takes more
+// time than all else, some milliseconds a file, and nobody needs to wait for it.
+// A crash leaves files that the MANIFEST says are gone; the next opening removes
+// them.
 func (e *badgerEngine) drop(prefixes [][]byte) error {
+	// Whoever reads a table keeps its file.
+	txn := e.db.NewTransaction(false)
+	it := txn.NewIterator(badger.IteratorOptions{})
+	defer e.removing.Go(func() {
+		it.Close()
+		txn.Discard()
+	})
 	for wait := time.Millisecond; ; wait *= 2 {
 		err := e.db.DropPrefix(prefixes...)
 		if !errors.Is(err, badger.ErrBlockedWrites) || wait > time.Second {
@@ -166,5 +180,6 @@ func (e *badgerEngine) drop(prefixes [][]byte) error {
 // close flushes the memtable into a table of its own, which is synced: what
 // was visible before is on disk after it.
 func (e *badgerEngine) close() error {
+	e.removing.Wait()
 	return errors.Join(e.db.Close(), e.lock.Close())
 }
