@@ -12,7 +12,7 @@ import "time"
 // fast as ever and shrink when they come later than that. Options.Window and
 // WindowBytes are the bounds.
 const (
-	queueTarget = 600 * time.Millisecond
+	queueTarget = 450 * time.Millisecond
 	paceStart   = 8 << 10
 	paceFloor   = 2 << 10
 	// rttMemory is how long a shortest round trip counts, since links change. The
