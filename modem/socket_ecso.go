@@ -49,7 +49,7 @@ func (c *ecsoSockets) resolve(ctx context.Context, host string) (string, error) 
 			return a, nil
 		}
 	}
-	return "", &net.DNSError{Err: "the module found no address; check the name, and that the SIM has data", Name: host, IsNotFound: true}
+	return "", errNoAddress(host)
 }
 
 func (c *ecsoSockets) dial(ctx context.Context, host string, port int) (int, error) {

@@ -207,7 +207,7 @@ func newModemDoctor() *cobra.Command {
 		Example: `  holdfast modem doctor lte
   holdfast modem doctor --port /dev/ttyUSB2 --json`,
 		Long: `Walk from the port to the far broker, layer by layer - port, AT, SIM, signal,
-registration, data, TCP, login, subscribe, publish, echo - and at the first that
+registration, data, DNS, TCP, TLS, login, subscribe, publish, echo - and at the first that
 does not work say what it means and what to try. The gateway must be stopped:
 
   sudo systemctl stop holdfast

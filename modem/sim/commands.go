@@ -139,7 +139,7 @@ var (
 
 		"+QIOPEN": (*Module).qiOpen, "+QISEND": (*Module).qiSend,
 		"+QIRD": (*Module).qiRead, "+QICLOSE": (*Module).qiClose,
-		"+QIACT": (*Module).qiAct, "+QGDCNT": (*Module).qgdcnt,
+		"+QIACT": (*Module).qiAct, "+QIDNSGIP": (*Module).qiResolve, "+QGDCNT": (*Module).qgdcnt,
 	}
 	// plainSettings are kept and read back; nothing else comes of them.
 	plainSettings = map[string]string{

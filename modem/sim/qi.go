@@ -1,6 +1,9 @@
 package sim
 
-import "fmt"
+import (
+	"fmt"
+	"net"
+)
 
 const (
 	qiMaxSend = 1460
@@ -123,4 +126,30 @@ func (m *Module) qiAct(c call, r *reply) outcome {
 		return notAllowed
 	}
 	return done
+}
+
+// qiResolve is AT+QIDNSGIP=<context>,"<name>": a line with result and number, and
+// one for each address.
+func (m *Module) qiResolve(c call, _ *reply) outcome {
+	a := &args{s: c.args}
+	a.int(1, 15)
+	host := a.str(255)
+	if c.form != formSet || !a.ok() || host == "" || !m.radio.pdn {
+		return notAllowed
+	}
+	return outcome{then: func() {
+		m.spawn(func() {
+			ips, err := net.DefaultResolver.LookupIP(m.ctx, "ip4", host)
+			m.post(func() {
+				if err != nil || len(ips) == 0 {
+					m.urc(`+QIURC: "dnsgip",565`)
+					return
+				}
+				m.urc(fmt.Sprintf(`+QIURC: "dnsgip",0,%d,300`, len(ips)))
+				for _, ip := range ips {
+					m.urc(fmt.Sprintf(`+QIURC: "dnsgip","%s"`, ip))
+				}
+			})
+		})
+	}}
 }

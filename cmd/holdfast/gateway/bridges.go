@@ -233,11 +233,15 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, 
 	return bridge.PahoConnect(bridge.PahoOptions{
 		URL: u.URL, ClientID: clientID(b, u), Username: b.Username, Password: password,
 		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, BridgeBit: loops, Will: will,
-		TLS: bridge.TLSOptions{
-			CAFile: b.CA, CertFile: b.Cert, KeyFile: b.Key,
-			ServerName: u.ServerName, ALPN: u.ALPN, Clock: g.clock.now,
-		},
+		TLS:  g.tlsOptions(b, u),
 		Dial: dial, ConnectTimeout: wait, MaxPacket: int(g.cfg.Limits.MaxPacketSize),
 		Logger: g.log.With("part", "bridge", "bridge", b.Name),
 	})
+}
+
+func (g *Gateway) tlsOptions(b configs.Bridge, u configs.Upstream) bridge.TLSOptions {
+	return bridge.TLSOptions{
+		CAFile: b.CA, CertFile: b.Cert, KeyFile: b.Key,
+		ServerName: u.ServerName, ALPN: u.ALPN, Clock: g.clock.now,
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"time"
 
@@ -29,7 +30,7 @@ type doctor struct {
 
 // Doctor looks at every layer between this board and the far broker behind the
 // modem called name, one after the other, and reports each: port, AT, SIM, signal,
-// registration, data, then DNS and TCP, login, subscribe, publish, echo of the
+// registration, data, then DNS, TCP, TLS, login, subscribe, publish, echo of the
 // first bridge that goes through it. It ends at the first that does not work, with
 // its error. No gateway may be using the modem meanwhile.
 func Doctor(ctx context.Context, cfg *configs.Config, name string, log *slog.Logger, timing modem.Timing, report func(modem.Check)) error {
@@ -90,6 +91,9 @@ func (d *doctor) upstream(ctx context.Context, b configs.Bridge, u configs.Upstr
 		return err
 	}
 	if socket {
+		if err := d.lookUp(ctx, address); err != nil {
+			return err
+		}
 		err := d.step(ctx, "tcp", doctorLogin, func(ctx context.Context) (string, error) {
 			c, err := d.m.DialContext(ctx, "tcp", address)
 			if err != nil {
@@ -99,6 +103,13 @@ func (d *doctor) upstream(ctx context.Context, b configs.Bridge, u configs.Upstr
 		})
 		if err != nil {
 			return err
+		}
+		if u.TLS() {
+			if err := d.step(ctx, "tls", doctorLogin, func(ctx context.Context) (string, error) {
+				return bridge.ProbeTLS(ctx, bridge.PahoOptions{URL: u.URL, TLS: d.g.tlsOptions(b, u), Dial: d.m.DialContext, ConnectTimeout: doctorLogin})
+			}); err != nil {
+				return err
+			}
 		}
 	}
 	received := make(chan *holdfast.Message, 16)
@@ -153,6 +164,25 @@ func (d *doctor) upstream(ctx context.Context, b configs.Bridge, u configs.Upstr
 					", or the module loses what comes down")
 			}
 		}
+	})
+}
+
+// lookUp looks at the name of an upstream, if it has one: with a command of its own,
+// since a connection that fails does not always say at what.
+func (d *doctor) lookUp(ctx context.Context, address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || net.ParseIP(host) != nil {
+		return err
+	}
+	return d.step(ctx, "dns", doctorStep, func(ctx context.Context) (string, error) {
+		ip, err := d.m.Resolve(ctx, host)
+		switch {
+		case err != nil:
+			return "", err
+		case ip == "":
+			return "the module has no command to look names up by themselves", nil
+		}
+		return fmt.Sprintf("%s is %s", host, ip), nil
 	})
 }
 
