@@ -2,11 +2,12 @@ package configs
 
 import "reflect"
 
-// DiffersBesideAccess reports whether c and d say different things outside of
-// [access]. Both must be resolved.
-func (c *Config) DiffersBesideAccess(d *Config) bool {
+// NeedsRestart reports whether c and d say different things outside of [access]
+// and [[bridge]], which a running gateway takes over. Both must be resolved.
+func (c *Config) NeedsRestart(d *Config) bool {
 	a, b := *c, *d
 	a.source, b.source = nil, nil
 	a.Access, b.Access = Access{}, Access{}
+	a.Bridges, b.Bridges = nil, nil
 	return !reflect.DeepEqual(a, b)
 }

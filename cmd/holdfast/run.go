@@ -23,7 +23,7 @@ func newRunCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the gateway until it is interrupted",
 		Long: `Run the gateway until it is interrupted (SIGINT or SIGTERM). On SIGHUP it reads
-[access] of its configuration again.
+[access] and the bridges of its configuration again.
 
 Without a configuration it serves MQTT on 127.0.0.1:1883 and keeps its data in
 ./holdfast-data.`,

@@ -11,12 +11,12 @@ import (
 // them are one decision and one transaction.
 type sink struct {
 	store   *storage.Store
-	bridges []*bridgePart
+	bridges *bridges
 }
 
 func (s *sink) Accept(p *holdfast.Publication, done func(error)) error {
 	var appends []storage.Append
-	for _, b := range s.bridges {
+	for _, b := range s.bridges.now().parts {
 		route, lane, out, ok := b.Match(p.Msg)
 		if !ok || (p.Msg.QoS == 0 && !b.takesQoS0()) {
 			continue

@@ -53,7 +53,7 @@ func benchBroker(b *testing.B, slow time.Duration) (address string) {
 		b.Fatal(err)
 	}
 	broker, err := edge.NewServer(edge.Options{
-		Sink: &sink{store: store}, Store: sessionStore{store}, Access: edge.AnonymousLoopback, Logger: log,
+		Sink: &sink{store: store, bridges: new(bridges)}, Store: sessionStore{store}, Access: edge.AnonymousLoopback, Logger: log,
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"holdfast"
@@ -68,40 +70,92 @@ func openQueues(s *storage.Store, bridges []configs.Bridge) (queues map[string]*
 	return queues, retired, nil
 }
 
+// bridgePart is a bridge with its queue.
+type bridgePart struct {
+	*bridge.Bridge
+	cfg   configs.Bridge
+	queue *storage.Queue
+
+	stop  context.CancelFunc // nil: it was never run
+	ended chan struct{}
+}
+
+// bridgeSet is what there is of bridges at one time. It does not change.
+type bridgeSet struct {
+	parts   []*bridgePart
+	retired []*storage.Queue // of bridges that are no longer in the configuration
+}
+
+// bridges are those of now: Reload changes them.
+type bridges struct{ p atomic.Pointer[bridgeSet] }
+
+func (b *bridges) now() *bridgeSet {
+	if s := b.p.Load(); s != nil {
+		return s
+	}
+	return new(bridgeSet) // they are not made yet
+}
+
+func (s *bridgeSet) names() (list []string) {
+	for _, b := range s.parts {
+		list = append(list, b.cfg.Name)
+	}
+	return list
+}
+
 // makeBridges makes every bridge with its queue, which has the bridge's name:
 // a backlog belongs to a name, not to a place in the file.
-func (g *Gateway) makeBridges(local bridge.Local) error {
+func (g *Gateway) makeBridges() error {
 	queues, retired, err := openQueues(g.store, g.cfg.Bridges)
 	if err != nil {
 		return err
 	}
-	g.retired = retired
+	set := &bridgeSet{retired: retired}
 	for _, c := range g.cfg.Bridges {
-		q := queues[c.Name]
-		o := bridge.Options{
-			Name: c.Name, GatewayID: g.cfg.Gateway.ID,
-			StateTopic: stateSpace(g.cfg.Gateway.ID) + c.Name + "/state", FarStateTopic: c.StateTopic, StateSpace: stateSpace(g.cfg.Gateway.ID),
-			Queue: q, Local: local, Window: c.Queue.Window, Rate: c.Queue.Rate, Failback: c.Failback,
-			LiveFirst: c.Queue.Order == configs.LiveFirst, BackfillShare: c.Queue.BackfillShare,
-			Clock: g.clock.now, Logger: g.log.With("part", "bridge"),
-		}
-		for _, r := range c.Routes {
-			o.Routes = append(o.Routes, route(r))
-		}
-		loops := len(bridge.FindEchoes(o.Routes)) > 0
-		for _, u := range c.Upstreams {
-			o.Upstreams = append(o.Upstreams, bridge.UpstreamOption{
-				Name: upstreamName(u), ClientID: clientID(c, u), CarriesAll: g.carriesAll(u),
-				Connect: g.connector(c, u, loops), Beside: g.connector(besideOf(c), u, loops),
-			})
-		}
-		b, err := bridge.New(o)
+		b, err := g.makeBridge(c, queues[c.Name])
 		if err != nil {
-			return fmt.Errorf("bridge %s: %w", c.Name, err)
+			return err
 		}
-		g.bridges = append(g.bridges, &bridgePart{Bridge: b, cfg: c, queue: q})
+		set.parts = append(set.parts, b)
 	}
+	g.bridges.p.Store(set)
 	return nil
+}
+
+func (g *Gateway) makeBridge(c configs.Bridge, q *storage.Queue) (*bridgePart, error) {
+	o := bridge.Options{
+		Name: c.Name, GatewayID: g.cfg.Gateway.ID,
+		StateTopic: stateSpace(g.cfg.Gateway.ID) + c.Name + "/state", FarStateTopic: c.StateTopic, StateSpace: stateSpace(g.cfg.Gateway.ID),
+		Queue: q, Local: g.local, Window: c.Queue.Window, Rate: c.Queue.Rate, Failback: c.Failback,
+		LiveFirst: c.Queue.Order == configs.LiveFirst, BackfillShare: c.Queue.BackfillShare,
+		Clock: g.clock.now, Logger: g.log.With("part", "bridge"),
+	}
+	for _, r := range c.Routes {
+		o.Routes = append(o.Routes, route(r))
+	}
+	loops := len(bridge.FindEchoes(o.Routes)) > 0
+	for _, u := range c.Upstreams {
+		o.Upstreams = append(o.Upstreams, bridge.UpstreamOption{
+			Name: upstreamName(u), ClientID: clientID(c, u), CarriesAll: g.carriesAll(u),
+			Connect: g.connector(c, u, loops), Beside: g.connector(besideOf(c), u, loops),
+		})
+	}
+	b, err := bridge.New(o)
+	if err != nil {
+		return nil, fmt.Errorf("bridge %s: %w", c.Name, err)
+	}
+	return &bridgePart{Bridge: b, cfg: c, queue: q}, nil
+}
+
+// runBridge runs b until it is stopped, alone or with the others.
+func (g *Gateway) runBridge(b *bridgePart) {
+	var ctx context.Context
+	ctx, b.stop = context.WithCancel(g.bridgesCtx)
+	b.ended = make(chan struct{})
+	g.bridging.Go(func() {
+		defer close(b.ended)
+		g.mustNotEnd(ctx, "bridge "+b.cfg.Name, b.Run(ctx))
+	})
 }
 
 // stateSpace is what the topics of the states of all bridges begin with.

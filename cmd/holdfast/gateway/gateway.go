@@ -30,7 +30,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"holdfast/bridge"
 	"holdfast/cmd/holdfast/console"
 	"holdfast/cmd/holdfast/queues"
 	"holdfast/configs"
@@ -54,8 +53,8 @@ type Gateway struct {
 	volatile error
 	broker   *edge.Server
 	users    *edge.Users
-	bridges  []*bridgePart
-	retired  []*storage.Queue // of bridges that are no longer in the configuration
+	bridges  bridges
+	local    *local
 	modems   []*modem.Modem
 	console  *console.Server
 	clock    *clock
@@ -64,6 +63,7 @@ type Gateway struct {
 
 	// Each kind of part has its own context, so that they stop in their order.
 	stopBridges, stopModems context.CancelFunc
+	bridgesCtx              context.Context
 	listening               sync.WaitGroup
 	bridging                sync.WaitGroup
 	modeming                sync.WaitGroup
@@ -71,13 +71,6 @@ type Gateway struct {
 	watching atomic.Pointer[watching] // nil until Watch
 
 	failed chan error // capacity 1: a part that must not end has ended
-}
-
-// bridgePart is a bridge with its queue.
-type bridgePart struct {
-	*bridge.Bridge
-	cfg   configs.Bridge
-	queue *storage.Queue
 }
 
 // Start starts every part, the storage first and the listeners last: nothing
@@ -101,8 +94,8 @@ func (g *Gateway) start() error {
 		return err
 	}
 	g.makeClock()
-	local := new(local)
-	if err := g.makeBridges(local); err != nil {
+	g.local = new(local)
+	if err := g.makeBridges(); err != nil {
 		return err
 	}
 	var err error
@@ -110,7 +103,7 @@ func (g *Gateway) start() error {
 		return err
 	}
 	g.broker, err = edge.NewServer(edge.Options{
-		Sink:   &sink{store: g.store, bridges: g.bridges},
+		Sink:   &sink{store: g.store, bridges: &g.bridges},
 		Store:  sessionStore{g.store},
 		Access: g.users,
 		Logger: g.log.With("part", "broker"),
@@ -121,12 +114,12 @@ func (g *Gateway) start() error {
 	if err != nil {
 		return err
 	}
-	local.broker = g.broker
+	g.local.broker = g.broker
 	g.run()
 	if err := g.listen(); err != nil {
 		return err
 	}
-	api := queues.NewServer(g.store, bridgeNames(g.cfg))
+	api := queues.NewServer(g.store, func() []string { return g.bridges.now().names() })
 	g.console, err = console.Start(console.Options{
 		Address: g.cfg.Console.Address,
 		Socket:  g.cfg.SocketPath(),
@@ -159,12 +152,6 @@ func storeOptions(cfg *configs.Config, log *slog.Logger) storage.Options {
 
 func (g *Gateway) limits() edge.Limits {
 	l := g.cfg.Limits
-	wait := time.Duration(0)
-	for _, b := range g.cfg.Bridges {
-		if b.Queue.WhenFull == configs.Refuse {
-			wait = max(wait, b.Queue.RefuseWait)
-		}
-	}
 	return edge.Limits{
 		MaxPacketSize:     int(l.MaxPacketSize),
 		MaxConnections:    l.MaxConnections,
@@ -174,7 +161,7 @@ func (g *Gateway) limits() edge.Limits {
 		MaxOutboundBytes:  int(l.MaxOutboundBytes),
 		MaxPendingBytes:   int(l.MaxPendingBytes),
 		ConnectTimeout:    l.ConnectTimeout,
-		RefuseWait:        wait,
+		RefuseWait:        refuseWait(g.cfg.Bridges),
 		MaxClientIDLength: l.MaxClientIDLength,
 		MaxSessions:       l.MaxSessions,
 		MaxSubscriptions:  l.MaxSubscriptions,
@@ -191,10 +178,10 @@ func (g *Gateway) run() {
 	for _, m := range g.modems {
 		g.modeming.Go(func() { g.mustNotEnd(ctx, "modem", m.Run(ctx)) })
 	}
-	ctx, g.stopBridges = context.WithCancel(context.Background())
-	g.bridging.Go(func() { g.noteTime(ctx) })
-	for _, b := range g.bridges {
-		g.bridging.Go(func() { g.mustNotEnd(ctx, "bridge "+b.cfg.Name, b.Run(ctx)) })
+	g.bridgesCtx, g.stopBridges = context.WithCancel(context.Background())
+	g.bridging.Go(func() { g.noteTime(g.bridgesCtx) })
+	for _, b := range g.bridges.now().parts {
+		g.runBridge(b)
 	}
 }
 

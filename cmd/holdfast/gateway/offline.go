@@ -31,7 +31,7 @@ func Offline(cfg *configs.Config, log *slog.Logger) (*queues.Client, error) {
 	if _, _, err := openQueues(s, cfg.Bridges); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	return queues.Local("the data folder "+cfg.Gateway.DataDir+" (no gateway runs)", queues.NewServer(s, bridgeNames(cfg)), s.Close), nil
+	return queues.Local("the data folder "+cfg.Gateway.DataDir+" (no gateway runs)", queues.NewServer(s, func() []string { return bridgeNames(cfg) }), s.Close), nil
 }
 
 func bridgeNames(cfg *configs.Config) (names []string) {

@@ -31,7 +31,7 @@ func TestAGatewayWithoutADiskRunsAndTells(t *testing.T) {
 	if st := g.storage(); st.Mode != "memory" || !strings.Contains(st.Reason, "restart the gateway") || !errors.Is(g.volatile, storage.ErrUnwritable) {
 		t.Fatalf("%+v", st)
 	}
-	s := &sink{store: g.store}
+	s := &sink{store: g.store, bridges: new(bridges)}
 	var acked chan error // of the message that its subscriber will acknowledge
 	for _, c := range []struct {
 		name  string

@@ -108,7 +108,8 @@ func (g *Gateway) Status() Status {
 	for _, a := range g.addresses {
 		st.Listeners = append(st.Listeners, a.String())
 	}
-	for _, b := range g.bridges {
+	set := g.bridges.now()
+	for _, b := range set.parts {
 		books := b.queue.Ledger()
 		st.Bridges = append(st.Bridges, BridgeStatus{
 			Name: b.cfg.Name, Status: b.Status(),
@@ -117,7 +118,7 @@ func (g *Gateway) Status() Status {
 			Routes: books, RetiredRoutes: retiredRoutes(b.cfg, books),
 		})
 	}
-	for _, q := range g.retired {
+	for _, q := range set.retired {
 		st.Retired = append(st.Retired, RetiredBridge{
 			Name:   strings.TrimPrefix(q.Name(), queuePrefix),
 			Queued: q.Len(), QueuedBytes: q.Bytes(), Routes: q.Ledger(),

@@ -34,9 +34,11 @@ func (g *Gateway) hearts() (list []*heart) {
 	if b := g.broker; b != nil {
 		add("the broker", func(context.Context) { b.Stats() })
 	}
-	for _, b := range g.bridges {
-		add("bridge "+b.cfg.Name, func(context.Context) { b.Status() })
-	}
+	add("the bridges", func(context.Context) {
+		for _, b := range g.bridges.now().parts {
+			b.Status()
+		}
+	})
 	for _, m := range g.modems {
 		add("modem "+m.Status().Name, func(context.Context) { m.Status() })
 	}

@@ -63,12 +63,12 @@ const sessionPrefix = "session/"
 // Server serves the API of one store.
 type Server struct {
 	store   *storage.Store
-	bridges []string // in the configuration
+	bridges func() []string // in the configuration
 }
 
 // NewServer makes the API of a store. The queues of all bridges must be open,
 // those of retired ones too; bridges names those that are not retired.
-func NewServer(store *storage.Store, bridges []string) *Server {
+func NewServer(store *storage.Store, bridges func() []string) *Server {
 	return &Server{store: store, bridges: bridges}
 }
 
@@ -160,7 +160,7 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 		if q.Session {
 			info.Session, info.Queue = true, sessionPrefix+q.Name
 		} else {
-			info.Retired = !slices.Contains(s.bridges, info.Queue)
+			info.Retired = !slices.Contains(s.bridges(), info.Queue)
 		}
 		for lane, n := range q.Lanes {
 			info.Lanes[holdfast.Lane(lane).String()] = n

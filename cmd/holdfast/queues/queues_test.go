@@ -28,7 +28,7 @@ func served(t *testing.T, o storage.QueueOptions) (*Client, *storage.Queue, *sto
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Local("a test", NewServer(s, []string{"cloud"}), s.Close)
+	c := Local("a test", NewServer(s, func() []string { return []string{"cloud"} }), s.Close)
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)
@@ -209,7 +209,7 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 func TestTheReadOnlyAPI(t *testing.T) {
 	_, q, s := served(t, storage.QueueOptions{})
 	fill(t, q, 1)
-	h := NewServer(s, nil).Reads()
+	h := NewServer(s, func() []string { return nil }).Reads()
 	for path, want := range map[string]int{
 		"GET /api/v1/queues":                                    http.StatusOK,
 		"POST /api/v1/queues":                                   http.StatusMethodNotAllowed,
