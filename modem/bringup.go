@@ -31,6 +31,9 @@ func (m *Modem) bringUp(ctx context.Context, l *link) error {
 	if err := m.switchBaud(ctx, l); err != nil {
 		return err
 	}
+	if err := m.setFlowControl(ctx, l); err != nil {
+		return err
+	}
 	for _, step := range []func(context.Context, *at.Engine) error{
 		m.setUp, m.identify, func(ctx context.Context, e *at.Engine) error { return m.detect(ctx, l) }, m.unlock, m.setAPN, m.register, m.attach,
 	} {

@@ -28,6 +28,7 @@ type fake struct {
 	answers  map[string]func(cmd string) string // by the beginning of the command
 	commands []string
 	opens    int
+	wrap     func(host net.Conn) io.ReadWriteCloser // if not nil, around each opening
 	dead     bool
 }
 
@@ -121,6 +122,9 @@ func (f *fake) open(context.Context) (io.ReadWriteCloser, error) {
 	f.opens++
 	f.mu.Unlock()
 	go f.serve(module)
+	if f.wrap != nil {
+		return f.wrap(host), nil
+	}
 	return host, nil
 }
 

@@ -34,7 +34,7 @@ func (m *Modem) openNamed(ctx context.Context) (io.ReadWriteCloser, error) {
 		}
 	}
 	for _, p := range found {
-		port, err := openSerial(p.Name, m.baud, m.o.FlowControl)
+		port, err := openSerial(p.Name, m.baud)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -68,7 +68,7 @@ func (m *Modem) openFound(p PortInfo) (io.ReadWriteCloser, error) {
 }
 
 func (m *Modem) openDevice(name string) (io.ReadWriteCloser, error) {
-	port, err := openSerial(name, m.baud, m.o.FlowControl)
+	port, err := openSerial(name, m.baud)
 	if err != nil {
 		return nil, err // not port: a nil *serialPort is no nil interface
 	}

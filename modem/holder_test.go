@@ -63,7 +63,7 @@ func TestTheProgramThatHasThePortIsNamed(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "held <nil>\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
-	_, err = openSerial(slave.Name(), 115200, false)
+	_, err = openSerial(slave.Name(), 115200)
 	who := fmt.Sprintf("%s is in use by ModemManager (process %d); ", slave.Name(), cmd.Process.Pid)
 	const advice = "run sudo systemctl mask --now ModemManager; else write the line"
 	if err == nil || !strings.Contains(err.Error(), who+"if nothing else needs it, "+advice) {

@@ -37,7 +37,7 @@ type serialPort struct {
 
 // openSerial opens a UART, a USB serial device or a pty with 8 data bits, no
 // parity, 1 stop bit.
-func openSerial(name string, baud int, flowControl bool) (*serialPort, error) {
+func openSerial(name string, baud int) (*serialPort, error) {
 	file, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, portError(name, err)
@@ -65,18 +65,12 @@ func openSerial(name string, baud int, flowControl bool) (*serialPort, error) {
 		file.Close()
 		return nil, portError(name, err)
 	}
-	p := &serialPort{name: name, file: file, mode: mode, flow: flowControl}
+	p := &serialPort{name: name, file: file, mode: mode}
 	// A module with DTR low may sleep or drop to command mode; a port without
 	// modem lines (a pty, a three-wire UART) has none to set.
 	if err := mode.SetDTR(true); err != nil && !noSuchLine(err) {
 		p.Close()
 		return nil, portError(name, err)
-	}
-	if flowControl {
-		if err := control(file, setFlowControl); err != nil {
-			p.Close()
-			return nil, fmt.Errorf("%s: switching RTS/CTS on: %w; set flow_control = false if the port has no such lines", name, err)
-		}
 	}
 	_ = mode.ResetInputBuffer() // what came before is not an answer to us
 	return p, nil
@@ -101,10 +95,19 @@ func control(f *os.File, do func(fd int) error) error {
 // SetBaud changes the rate, and drops what came at the old one.
 func (p *serialPort) SetBaud(baud int) error {
 	err := p.mode.SetMode(&serial.Mode{BaudRate: baud, DataBits: 8})
-	if err == nil && p.flow {
-		err = control(p.file, setFlowControl)
+	if err == nil && p.flow { // the library has switched it off
+		err = p.SetFlowControl(true)
 	}
 	_ = p.mode.ResetInputBuffer()
+	return err
+}
+
+// SetFlowControl switches RTS/CTS on or off. The library can do neither.
+func (p *serialPort) SetFlowControl(on bool) error {
+	err := control(p.file, func(fd int) error { return setFlowControl(fd, on) })
+	if err == nil {
+		p.flow = on
+	}
 	return err
 }
 
@@ -151,6 +154,11 @@ func (p *serialPort) wrap(err error) error {
 // Close closes both descriptors, once.
 func (p *serialPort) Close() error {
 	p.once.Do(func() {
+		// The kernel waits half a minute for what the far side holds back.
+		if p.flow {
+			_ = control(p.file, func(fd int) error { return setFlowControl(fd, false) })
+			_ = p.mode.ResetOutputBuffer()
+		}
 		err := p.file.Close()
 		p.err = errors.Join(err, p.mode.Close())
 	})

@@ -4,4 +4,4 @@ package modem
 
 import "errors"
 
-func setFlowControl(int) error { return errors.New("not supported on this system") }
+func setFlowControl(int, bool) error { return errors.New("not supported on this system") }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 // openPTY opens a pseudo terminal and its slave as a serial port.
@@ -20,7 +21,7 @@ func openPTY(t *testing.T) (master *os.File, name string, port io.ReadWriteClose
 		t.Skipf("no pseudo terminals here: %v", err)
 	}
 	t.Cleanup(func() { master.Close() })
-	port, err = openSerial(slave.Name(), 115200, false)
+	port, err = openSerial(slave.Name(), 115200)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,12 +106,12 @@ func TestCloseUnblocksAWriteThatNobodyReads(t *testing.T) {
 
 func TestAPortIsOpenedByOneProgramOnly(t *testing.T) {
 	_, name, port := openPTY(t)
-	_, err := openSerial(name, 115200, false)
+	_, err := openSerial(name, 115200)
 	if err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("the second opening gave %v", err)
 	}
 	port.Close()
-	again, err := openSerial(name, 115200, false)
+	again, err := openSerial(name, 115200)
 	if err != nil {
 		t.Fatalf("after Close: %v", err)
 	}
@@ -128,7 +129,7 @@ func TestPortsThatCannotBeOpenedSayWhatToDo(t *testing.T) {
 		{file, "not a serial port"},
 		{"/dev/null", "not a serial port"},
 	} {
-		_, err := openSerial(c.port, 115200, false)
+		_, err := openSerial(c.port, 115200)
 		if err == nil || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%s gave %v", c.port, err)
 		}
@@ -142,9 +143,31 @@ func TestFlowControlCanBeSwitchedOn(t *testing.T) {
 	}
 	defer master.Close()
 	defer slave.Close()
-	port, err := openSerial(slave.Name(), 921600, true)
+	port, err := openSerial(slave.Name(), 115200)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port.Close()
+	defer port.Close()
+	on := func() (on bool) {
+		if err := control(slave, func(fd int) error {
+			t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+			on = err == nil && t.Cflag&unix.CRTSCTS != 0
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return on
+	}
+	if on() {
+		t.Error("it is on from the start")
+	}
+	if err := port.SetFlowControl(true); err != nil || !on() {
+		t.Errorf("switched on: %v, %v", on(), err)
+	}
+	if err := port.SetBaud(921600); err != nil || !on() {
+		t.Errorf("after another rate: %v, %v", on(), err)
+	}
+	if err := port.SetFlowControl(false); err != nil || on() {
+		t.Errorf("switched off: %v, %v", !on(), err)
+	}
 }
