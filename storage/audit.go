@@ -13,7 +13,7 @@ import (
 // when the store opens after damage, and only then.
 func (s *Store) audit(q *Queue) error {
 	queued := map[uint32]uint64{}
-	var lost uint64
+	var lost, have uint64
 	for _, l := range q.lanes {
 		if err := s.fillChunks(l); err != nil {
 			return err
@@ -24,7 +24,9 @@ func (s *Store) audit(q *Queue) error {
 				return fmt.Errorf("storage: look through queue %q: %w", q.name, err)
 			}
 			for _, x := range f.lost {
-				lost += l.forgetLocked(x.from, x.to)
+				if n := l.forgetLocked(x.from, x.to); n < lifePositions/2 {
+					lost += n
+				} // else it is where the positions of two lives meet
 			}
 			for _, e := range f.entries {
 				if e.pos >= l.low && !l.settled.has(e.pos) {
@@ -32,6 +34,7 @@ func (s *Store) audit(q *Queue) error {
 						e.route = 0
 					}
 					queued[e.route]++
+					have++
 				}
 			}
 			pos = l.settled.after(max(f.end, l.low, pos+1))
@@ -39,6 +42,13 @@ func (s *Store) audit(q *Queue) error {
 		l.read = max(l.read, l.low)
 		l.unsaved = l.unsaved || l.next > 1
 	}
+	// Where the progress of a lane is lost, what is missing between two batches may
+	// as well have been delivered, or never written. The ledger knows how many
+	// there can have been.
+	if counted, n := q.countedLocked(); counted {
+		lost = min(lost, uint64(max(n-int64(have), 0)))
+	}
+	s.stats.Lost += lost
 	if lost > 0 {
 		s.o.Logger.Error("storage: messages are missing and counted as lost", "queue", q.name, "count", lost)
 	}
@@ -68,14 +78,19 @@ func (r *route) balance(queued uint64) {
 
 // unbalanced reports whether the counts of a queue are not true of its length.
 func (q *Queue) unbalanced() bool {
-	var have int64
-	counted := false
-	for _, r := range q.routes {
-		have += int64(r.Taken()) - int64(r.Settled())
-		counted = counted || r.Taken() > 0
-	}
+	counted, have := q.countedLocked()
 	n, _ := q.sizeLocked()
 	return counted && have != n
+}
+
+// countedLocked says how many messages are queued by the ledger, if that has
+// counted any.
+func (q *Queue) countedLocked() (counted bool, queued int64) {
+	for _, r := range q.routes {
+		queued += int64(r.Taken()) - int64(r.Settled())
+		counted = counted || r.Taken() > 0
+	}
+	return counted, queued
 }
 
 // fillChunks finds the chunks whose rows are missing.

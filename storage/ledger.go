@@ -274,6 +274,7 @@ func (q *Queue) CountDropped(route, reason string) {
 // have messages queued, the largest first.
 func (l *lane) loseLocked(from, to uint64, routes []routeCount) uint64 {
 	n := l.forgetLocked(from, to)
+	l.q.s.stats.Lost += n
 	l.q.spreadLocked(n, routes, func(r *route, n uint64) { r.Lost += n })
 	return n
 }
@@ -313,7 +314,6 @@ func (l *lane) forgetLocked(from, to uint64) uint64 {
 	}
 	l.unsaved = true
 	q.s.sweepable[l] = struct{}{}
-	q.s.stats.Lost += n
 	return n
 }
 

@@ -32,7 +32,8 @@ func (s *Store) beginLife() error {
 	if err != nil {
 		return fmt.Errorf("storage: read the number of lives: %w", err)
 	}
-	open := false
+	// After damage a row that is not there may have been there.
+	open := v == nil && s.suspect
 	if v != nil {
 		d, err := unseal(v, livesVersion, "number of lives")
 		if err == nil {
