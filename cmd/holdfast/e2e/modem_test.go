@@ -3,6 +3,9 @@ package e2e
 import (
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -122,4 +125,48 @@ func TestCommandsSurviveARebootOfTheModuleInSocketMode(t *testing.T) {
 	m.Reboot()
 	publishAll(t, cloud, "d", "gw/cmd/valve", 100, 10)
 	device.check(100, "c", "d")
+}
+
+// A module is unplugged in the middle of a backlog, and another comes in its place.
+func TestNothingIsLostWhenTheModuleIsUnplugged(t *testing.T) {
+	for _, mode := range []struct{ name, mode string }{{"the module's client", "mqtt"}, {"a socket", "socket"}} {
+		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
+			up := newMosquitto(t)
+			up.start()
+			port := filepath.Join(t.TempDir(), "lte")
+			plug := func() *sim.Module {
+				m := newModule(t, sim.DialectECMT, sim.SocketsECSO)
+				if err := os.Symlink(m.Path(), port); err != nil {
+					t.Fatal(err)
+				}
+				return m
+			}
+			m := plug()
+			g := newHoldfast(t, fmt.Sprintf(modemRoute, port, mode.mode, up.address))
+			g.start()
+			k := newCollector(t)
+			k.attach(up.address, "gw/s/#")
+			c := connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
+			publishAll(t, c, "p", "s/p", 100, 20)
+			eventually(t, "some messages are through", func() bool { return k.distinct() >= 20 }, g.tail)
+			if err := os.Remove(port); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Close(); err != nil {
+				t.Fatal(err)
+			}
+			publishAll(t, c, "q", "s/q", 100, 20)
+			eventually(t, "it is missed", func() bool {
+				st, err := g.status()
+				return err == nil && len(st.Modems) == 1 && strings.Contains(st.Modems[0].Problem, "there is no port")
+			}, g.tail)
+			plug()
+			publishAll(t, c, "r", "s/r", 100, 20)
+			k.check(100, "p", "q", "r")
+			if n := g.drained().Modems[0].Counters.Resets; n != 0 {
+				t.Errorf("it was reset %d times", n)
+			}
+		})
+	}
 }
