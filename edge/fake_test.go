@@ -22,11 +22,12 @@ type fakeDisk struct {
 	left     map[string]time.Time // when a session was saved last
 	accepted []*holdfast.Message  // what the Sink took, in order
 
-	held   bool     // commits wait for letGo
-	queue  []func() // held commits
-	refuse error    // what Accept answers at once
-	fail   error    // what commits answer
-	full   bool     // no queue has room: copies of retained messages are left out
+	held    bool     // commits wait for letGo
+	queue   []func() // held commits
+	refuse  error    // what Accept answers at once
+	fail    error    // what commits answer
+	largest int      // the most bytes of messages that one change had
+	full    bool     // no queue has room: copies of retained messages are left out
 }
 
 func newFakeDisk() *fakeDisk {
@@ -171,7 +172,10 @@ func (d *fakeDisk) Change(c *holdfast.SessionChange, done func(error)) {
 	if c.Reset {
 		delete(d.boxes, c.ClientID)
 	}
+	size := 0
 	for _, m := range c.Append {
+		size += m.Size()
+		d.largest = max(d.largest, size)
 		if d.full && !c.Moved {
 			continue // there is no room for what is only a copy
 		}

@@ -62,14 +62,48 @@ func (c *conn) handleSubscribe(body []byte) error {
 		})
 	}
 	var found []wanted
+	found = c.srv.retained.matching(granted)
 	if s.durable {
-		found = c.srv.retained.appendTo(granted, func(kept []*holdfast.Message) { c.saveSubscriptions(kept, suback) })
+		var err error
+		if found, err = c.queueRetained(found, suback); err != nil {
+			return err
+		}
 	} else {
-		found = c.srv.retained.matching(granted)
 		suback()
 	}
 	c.sendRetained(found)
 	return nil
+}
+
+// retainedAtOnce is about how many bytes of retained messages are queued for a
+// durable session in one change: more than can wait for the disk at a time may match.
+const retainedAtOnce = 1 << 20
+
+// queueRetained stores the session's subscriptions and queues the retained messages
+// found for it; suback is called when all of it is on disk. It returns those that
+// go out with QoS 0. What takes more than one change holds up this connection
+// alone; a crash in between leaves the subscriptions and the first messages, and the
+// client without SUBACK.
+func (c *conn) queueRetained(found []wanted, suback func()) (rest []wanted, err error) {
+	for first := true; ; first = false {
+		more := false
+		stored := make(chan struct{}, 1)
+		found = c.srv.retained.appendTo(found, retainedAtOnce, &rest, func(kept []*holdfast.Message, others bool) {
+			done := suback
+			if more = others; more {
+				done = func() { stored <- struct{}{} }
+			}
+			c.saveSubscriptions(first, kept, done)
+		})
+		if !more {
+			return rest, nil
+		}
+		select {
+		case <-stored:
+		case <-c.closed:
+			return nil, c.reason()
+		}
+	}
 }
 
 // checkFilter tells what is wrong with a topic filter; the connection cannot go
@@ -140,17 +174,21 @@ func (c *conn) handleUnsubscribe(body []byte) error {
 		unsuback()
 		return nil
 	}
-	c.saveSubscriptions(nil, unsuback)
+	c.saveSubscriptions(true, nil, unsuback)
 	return nil
 }
 
-// saveSubscriptions stores the session's subscriptions, with retained messages
-// to be queued for it, and calls done when all of it is on disk.
-func (c *conn) saveSubscriptions(kept []*holdfast.Message, done func()) {
-	c.sess.mu.Lock()
-	state := c.sess.stateLocked()
-	size := c.sess.subsBytes + 16*len(c.sess.subs)
-	c.sess.mu.Unlock()
+// saveSubscriptions stores the session's subscriptions, if save is true, with
+// retained messages to be queued for it, and calls done when all of it is on disk.
+func (c *conn) saveSubscriptions(save bool, kept []*holdfast.Message, done func()) {
+	var state *holdfast.SessionState
+	size := 0
+	if save {
+		c.sess.mu.Lock()
+		state = c.sess.stateLocked()
+		size = c.sess.subsBytes + 16*len(c.sess.subs)
+		c.sess.mu.Unlock()
+	}
 	for _, m := range kept {
 		size += m.Size()
 	}

@@ -104,10 +104,6 @@ func (w *wanted) also(qos byte, ids ...uint32) {
 func (r *retained) matching(filters map[string]holdfast.Subscription) []wanted {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.matchingLocked(filters)
-}
-
-func (r *retained) matchingLocked(filters map[string]holdfast.Subscription) []wanted {
 	var found []wanted
 	at := make(map[string]int)
 	for filter, sub := range filters {
@@ -127,28 +123,34 @@ func (r *retained) matchingLocked(filters map[string]holdfast.Subscription) []wa
 	return found
 }
 
-// appendTo calls queue with the retained messages that are to be queued for a
-// durable session and returns the topics of those that go out with QoS 0.
-// Nothing is retained meanwhile: a newer message comes behind these in the
-// queue, where an older one would look like the last word.
-func (r *retained) appendTo(filters map[string]holdfast.Subscription, queue func([]*holdfast.Message)) (rest []wanted) {
+// appendTo calls queue with the next of the retained messages found that are to be
+// queued for a durable session, about most bytes of them, and returns what is left
+// of found. Those that go out with QoS 0 are put into rest. Nothing is retained
+// meanwhile: a newer message comes behind these in the queue, where an older one
+// would look like the last word. One that came since found was made is sent twice.
+func (r *retained) appendTo(found []wanted, most int, rest *[]wanted, queue func(kept []*holdfast.Message, more bool)) []wanted {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var kept []*holdfast.Message
-	for _, w := range r.matchingLocked(filters) {
-		m, _ := r.names.Get(w.topic)
-		m, ok := left(m)
+	for size := 0; len(found) > 0 && size < most; found = found[1:] {
+		w := found[0]
+		m, ok := r.names.Get(w.topic)
 		if !ok {
 			continue
 		}
+		if m, ok = left(m); !ok {
+			continue
+		}
 		if qos := min(m.QoS, w.qos); qos > 0 {
-			kept = append(kept, withDelivery(m, qos, true).WithSubscriptionIDs(w.ids))
+			m = withDelivery(m, qos, true).WithSubscriptionIDs(w.ids)
+			kept = append(kept, m)
+			size += m.Size()
 		} else {
-			rest = append(rest, wanted{topic: w.topic, ids: w.ids})
+			*rest = append(*rest, wanted{topic: w.topic, ids: w.ids})
 		}
 	}
-	queue(kept)
-	return rest
+	queue(kept, len(found) > 0)
+	return found
 }
 
 // len is how many messages are retained, without the $SYS tree.

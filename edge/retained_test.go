@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"holdfast"
 	"holdfast/edge/packet"
@@ -132,4 +133,51 @@ func TestWhoSubscribesWhileAStateIsPublishedKnowsIt(t *testing.T) {
 		}
 		srv.router.forget(s)
 	}
+}
+
+// A store takes only so much at a time: what is more in one change would be refused
+// for ever, each time that the client tries it again.
+func TestAnyAmountOfRetainedMessagesCanBeSubscribedTo(t *testing.T) {
+	t.Parallel()
+	disk := newFakeDisk()
+	b := startBroker(t, disk)
+	const count, size = 30, 100_000
+	for i := range count {
+		b.srv.Publish(&holdfast.Message{Topic: fmt.Sprintf("big/%d", i), Payload: make([]byte, size), QoS: 1, Retain: true}, func(error) {})
+	}
+	b.srv.Publish(&holdfast.Message{Topic: "small", Payload: []byte("x"), Retain: true}, func(error) {})
+	s := b.connect("sub", durable)
+	s.subscribe(1, "#", 1)
+	disk.mu.Lock()
+	if disk.largest > retainedAtOnce+2*size {
+		t.Errorf("one change had %d bytes", disk.largest)
+	}
+	disk.mu.Unlock()
+	got := map[string]bool{}
+	for len(got) < count+1 {
+		s.nc.SetReadDeadline(time.Now().Add(patience))
+		h, body, err := s.next()
+		if err != nil || h.Type != packet.PUBLISH {
+			t.Fatal(h.Type, err)
+		}
+		var p packet.Publish
+		if err := p.Decode(h.Flags, body, s.v); err != nil || !p.Retain {
+			t.Fatal(p.Retain, err)
+		}
+		got[string(p.Topic)] = true
+		if p.QoS == 1 {
+			s.ack(packet.PUBACK, p.PacketID)
+		}
+	}
+	s.expectNothing()
+
+	// The connection may end in between, which waits for no disk.
+	c := b.connect("other", durable)
+	disk.hold()
+	p := packet.Subscribe{PacketID: 1, Filters: subsOf("#", 1)}
+	c.send(p.Append(nil, c.v))
+	eventually(t, "the first are on their way", func() bool { return disk.waiting() == 1 })
+	c.nc.Close()
+	b.stop()
+	disk.letGo()
 }
