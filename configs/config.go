@@ -95,8 +95,10 @@ func defaultMaxBytes() Size {
 type Limits struct {
 	MaxPacketSize      Size `toml:"max_packet_size" min:"1KiB" max:"256KiB"`
 	MaxConnections     int  `toml:"max_connections" min:"1" max:"100000"`
-	MaxInflight        int  `toml:"max_inflight" min:"1" max:"65535"`    // unacknowledged outbound QoS 1 and 2, per client
-	ReceiveMaximum     int  `toml:"receive_maximum" min:"1" max:"65535"` // unacknowledged inbound, per MQTT 5 client
+	MaxConnectRate     int  `toml:"max_connect_rate" min:"0" max:"1000000"` // in a second, per address; 0: any
+	MaxPublishRate     int  `toml:"max_publish_rate" min:"0" max:"1000000"` // in a second, per client; 0: any
+	MaxInflight        int  `toml:"max_inflight" min:"1" max:"65535"`       // unacknowledged outbound QoS 1 and 2, per client
+	ReceiveMaximum     int  `toml:"receive_maximum" min:"1" max:"65535"`    // unacknowledged inbound, per MQTT 5 client
 	MaxSessionBytes    Size `toml:"max_session_bytes" min:"64KiB" max:"1TiB"`
 	MaxSessionMessages int  `toml:"max_session_messages" min:"1" max:"100000000"`
 	MaxOutboundBytes   Size `toml:"max_outbound_bytes" min:"64KiB" max:"1GiB"` // waiting for a slow reader, per client
@@ -317,6 +319,7 @@ func Default() *Config {
 		Limits: Limits{
 			MaxPacketSize:      256 * KiB,
 			MaxConnections:     1000,
+			MaxConnectRate:     1000,
 			MaxInflight:        64,
 			ReceiveMaximum:     1000,
 			MaxSessionBytes:    64 * MiB,

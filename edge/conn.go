@@ -58,10 +58,14 @@ type conn struct {
 	pub       packet.Publish
 	lastTopic string // of the last PUBLISH, to save an allocation
 	heard     heardAliases
-	early     int  // what buf counts for in Server.early
-	clean     bool // DISCONNECT came: the will is not to be published
-	will      *holdfast.Will
-	staleWill bool // a will of an earlier connection is on disk and is to be removed
+
+	publishing pace
+	heldBefore bool          // publishing was too fast, and the log has it
+	delay      time.Duration // how long the connection waits before it is read
+	early      int           // what buf counts for in Server.early
+	clean      bool          // DISCONNECT came: the will is not to be published
+	will       *holdfast.Will
+	staleWill  bool // a will of an earlier connection is on disk and is to be removed
 
 	// held is an item that was taken from the outbox and cannot be sent yet;
 	// without Msg there is none. Only the writer uses it, and detach after it.
@@ -109,6 +113,9 @@ func (c *conn) serve() {
 		defer close(written)
 		c.writeLoop()
 	}()
+	if c.delay > 0 {
+		_ = c.pause(c.delay) // readLoop finds out whether it was closed meanwhile
+	}
 	err := c.readLoop()
 	c.close(err)
 	<-written

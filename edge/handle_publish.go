@@ -21,6 +21,9 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 	if err := p.Decode(flags, body, c.version); err != nil {
 		return err
 	}
+	if err := c.holdToRate(); err != nil {
+		return err
+	}
 	c.srv.stats.received.Add(1)
 	name, err := c.topicOf(p)
 	if err != nil {

@@ -36,8 +36,17 @@ func (s *Server) acceptLoop(ln net.Listener) error {
 }
 
 // admit starts the goroutines of a connection, or closes it if there are too
-// many: a client that is refused before CONNECT tries again later.
+// many, or too many in a short time of one address: a client that is refused before CONNECT tries again later.
 func (s *Server) admit(nc net.Conn) {
+	delay := s.arrivals.take(addressOf(nc.RemoteAddr().String()), s.limits.MaxConnectRate, s.limits.ConnectTimeout)
+	if delay > s.limits.ConnectTimeout {
+		nc.Close()
+		if s.stats.refusedConnections.Add(1)%100 == 1 {
+			s.log.Warn("connection refused: too many come from its address; see limits.max_connect_rate, or find who connects so often",
+				"remote", nc.RemoteAddr().String(), "limit", s.limits.MaxConnectRate)
+		}
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -53,6 +62,7 @@ func (s *Server) admit(nc net.Conn) {
 		return
 	}
 	c := newConn(s, nc)
+	c.delay = delay
 	s.conns[c] = struct{}{}
 	s.stats.connections.Add(1)
 	s.wg.Add(1)

@@ -34,6 +34,14 @@ type Limits struct {
 	MaxPacketSize int
 	// MaxConnections is how many clients may be connected at once (1,000).
 	MaxConnections int
+	// MaxConnectRate is how many connections of one address (of one network of 64
+	// bits for IPv6) are taken in a second (0: any). More wait their turn, at most
+	// ConnectTimeout; then they are refused.
+	MaxConnectRate int
+	// MaxPublishRate is how many messages of one client are taken in a second, of
+	// which as many may come at once (0: any). Then it is read no further until it
+	// is time for the next.
+	MaxPublishRate int
 	// MaxInflight is how many QoS 1 and 2 messages may be unacknowledged by
 	// one subscriber (64; at most 65,535).
 	MaxInflight int
@@ -138,6 +146,7 @@ type Server struct {
 	wills    wills
 	stats    counters
 	rivals   rivals
+	arrivals arrivals
 
 	mu       sync.Mutex
 	sessions map[string]*session   // by client identifier; guarded by mu

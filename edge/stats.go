@@ -19,6 +19,7 @@ type counters struct {
 	refusedFull        atomic.Uint64
 	droppedExpired     atomic.Uint64
 	rivalsHeld         atomic.Uint64
+	heldPublishes      atomic.Uint64
 	droppedTooLarge    atomic.Uint64
 }
 
@@ -64,6 +65,8 @@ type Stats struct {
 	// one client identifier from one another.
 	RivalsHeld   uint64 `json:"rivals_held"`
 	PendingBytes int64  `json:"pending_bytes"`
+	// HeldPublishes counts messages that had to wait for limits.max_publish_rate.
+	HeldPublishes uint64 `json:"held_publishes"`
 	// TakenOver counts connections that were ended for another one with their
 	// client identifier. Rival is the identifier that connections take from one
 	// another right now, as two devices with one identifier do; "" if none is.
@@ -93,7 +96,8 @@ func (s *Server) Stats() Stats {
 		Connections: s.stats.connections.Load(),
 		Received:    s.stats.received.Load(), Sent: s.stats.sent.Load(),
 		DroppedQoS0: s.stats.droppedQoS0.Load(), DroppedDenied: s.stats.droppedDenied.Load(),
-		DroppedExpired: s.stats.droppedExpired.Load(), RivalsHeld: s.stats.rivalsHeld.Load(), DroppedTooLarge: s.stats.droppedTooLarge.Load(),
+		DroppedExpired: s.stats.droppedExpired.Load(), RivalsHeld: s.stats.rivalsHeld.Load(), HeldPublishes: s.stats.heldPublishes.Load(),
+		DroppedTooLarge:  s.stats.droppedTooLarge.Load(),
 		SlowDisconnected: s.stats.droppedSlow.Load(), NotRetained: s.stats.notRetained.Load(),
 		NotKeptQoS0: s.stats.notKeptQoS0.Load(),
 		RefusedFull: s.stats.refusedFull.Load(), RefusedConnections: s.stats.refusedConnections.Load(),

@@ -155,6 +155,8 @@ func (g *Gateway) limits() edge.Limits {
 	return edge.Limits{
 		MaxPacketSize:     int(l.MaxPacketSize),
 		MaxConnections:    l.MaxConnections,
+		MaxConnectRate:    l.MaxConnectRate,
+		MaxPublishRate:    l.MaxPublishRate,
 		MaxInflight:       l.MaxInflight,
 		ReceiveMaximum:    l.ReceiveMaximum,
 		MaxKeepAlive:      l.MaxKeepAlive,

@@ -93,6 +93,7 @@ func (s samples) broker(st Status) {
 	s.counter("client_bytes_sent_total", "Bytes of MQTT to clients.", b.BytesSent)
 	s.counter("messages_received_total", "PUBLISH packets taken from clients.", b.Received)
 	s.counter("messages_sent_total", "PUBLISH packets written to clients.", b.Sent)
+	s.counter("publishes_held_total", "Messages that had to wait for limits.max_publish_rate.", b.HeldPublishes)
 	const dropped, help = "messages_dropped_total", "Messages that did not reach a local subscriber or queue, by reason."
 	s.counter(dropped, help, b.DroppedQoS0, "reason", "slow_reader")
 	s.counter(dropped, help, b.DroppedDenied, "reason", "denied")
