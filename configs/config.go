@@ -95,10 +95,11 @@ func defaultMaxBytes() Size {
 type Limits struct {
 	MaxPacketSize      Size `toml:"max_packet_size" min:"1KiB" max:"256KiB"`
 	MaxConnections     int  `toml:"max_connections" min:"1" max:"100000"`
-	MaxConnectRate     int  `toml:"max_connect_rate" min:"0" max:"1000000"` // in a second, per address; 0: any
-	MaxPublishRate     int  `toml:"max_publish_rate" min:"0" max:"1000000"` // in a second, per client; 0: any
-	MaxInflight        int  `toml:"max_inflight" min:"1" max:"65535"`       // unacknowledged outbound QoS 1 and 2, per client
-	ReceiveMaximum     int  `toml:"receive_maximum" min:"1" max:"65535"`    // unacknowledged inbound, per MQTT 5 client
+	MaxConnectRate     int  `toml:"max_connect_rate" min:"0" max:"1000000"`     // in a second, per address; 0: any
+	MaxPublishRate     int  `toml:"max_publish_rate" min:"0" max:"1000000"`     // in a second, per client; 0: any
+	MaxInflight        int  `toml:"max_inflight" min:"1" max:"65535"`           // unacknowledged outbound QoS 1 and 2, per client
+	ReceiveMaximum     int  `toml:"receive_maximum" min:"1" max:"65535"`        // unacknowledged inbound, per MQTT 5 client
+	MaxInboundQoS2     int  `toml:"max_inbound_qos2" min:"1000" max:"10000000"` // without PUBREL, all clients
 	MaxSessionBytes    Size `toml:"max_session_bytes" min:"64KiB" max:"1TiB"`
 	MaxSessionMessages int  `toml:"max_session_messages" min:"1" max:"100000000"`
 	MaxOutboundBytes   Size `toml:"max_outbound_bytes" min:"64KiB" max:"1GiB"` // waiting for a slow reader, per client
@@ -107,6 +108,8 @@ type Limits struct {
 	MaxSessions        int  `toml:"max_sessions" min:"1" max:"1000000"`        // persistent ones
 	MaxSubscriptions   int  `toml:"max_subscriptions" min:"1" max:"1000000"`   // per client
 	MaxRetained        int  `toml:"max_retained_messages" min:"1" max:"10000000"`
+	MaxRetainedWaiting int  `toml:"max_retained_waiting" min:"1000" max:"100000000"` // to be sent to who subscribed, all clients
+	MaxShares          int  `toml:"max_shared_subscriptions" min:"1" max:"1000000"`
 	MaxRetainedBytes   Size `toml:"max_retained_bytes" min:"64KiB" max:"1GiB"`
 	MaxTopicLevels     int  `toml:"max_topic_levels" min:"1" max:"65535"`
 	// ConnectTimeout is how long a new connection may take to send its CONNECT.
@@ -322,6 +325,7 @@ func Default() *Config {
 			MaxConnectRate:     1000,
 			MaxInflight:        64,
 			ReceiveMaximum:     1000,
+			MaxInboundQoS2:     100_000,
 			MaxSessionBytes:    64 * MiB,
 			MaxSessionMessages: 100_000,
 			MaxOutboundBytes:   1 * MiB,
@@ -330,6 +334,8 @@ func Default() *Config {
 			MaxSessions:        5000,
 			MaxSubscriptions:   1000,
 			MaxRetained:        100_000,
+			MaxRetainedWaiting: 200_000,
+			MaxShares:          1000,
 			MaxRetainedBytes:   64 * MiB,
 			MaxTopicLevels:     128,
 			ConnectTimeout:     10 * time.Second,

@@ -188,6 +188,10 @@ func (k *checker) limits() {
 				bound.size, 2*l.MaxPacketSize)
 		}
 	}
+	if l.MaxRetainedWaiting < l.MaxRetained && !k.faulty["limits.max_retained_messages"] {
+		k.fault("limits.max_retained_waiting", "%d are too few for one device that subscribes to all; write at least max_retained_messages (%d)",
+			l.MaxRetainedWaiting, l.MaxRetained)
+	}
 	var queues Size
 	for _, b := range k.c.Bridges {
 		queues += b.Queue.MaxBytes

@@ -93,6 +93,7 @@ func (s *Server) saveDetachedLocked(ss *session) {
 // included. Should the disk refuse, the next start ends it.
 func (s *Server) endLocked(ss *session) {
 	s.router.forget(ss)
+	ss.endInbound()
 	delete(s.sessions, ss.clientID)
 	s.opts.Store.Change(&holdfast.SessionChange{ClientID: ss.clientID, Reset: true}, func(err error) {
 		if err != nil {

@@ -120,6 +120,7 @@ func (c *conn) serve() {
 	c.close(err)
 	<-written
 	c.nc.Close()
+	c.srv.retainedWaiting.Add(-int64(c.retained.drop()))
 	c.leave()
 	c.srv.mu.Lock()
 	delete(c.srv.conns, c)

@@ -12,6 +12,7 @@ import (
 var (
 	errShutdown = &packet.Error{Code: packet.ServerShuttingDown, Text: "the gateway is shutting down"}
 	errSlow     = &packet.Error{Code: packet.QuotaExceeded, Text: "the client reads too slowly for its QoS 1 and 2 messages (limits.max_outbound_bytes)"}
+	errBehind   = &packet.Error{Code: packet.QuotaExceeded, Text: "the client does not take the retained messages that it has asked for (limits.max_retained_waiting)"}
 	errTakeover = &packet.Error{Code: packet.SessionTakenOver, Text: "another connection has taken over the client identifier"}
 	errDeaf     = &packet.Error{Code: packet.QuotaExceeded, Text: "the client does not read its answers"}
 )

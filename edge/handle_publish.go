@@ -101,6 +101,9 @@ func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allo
 		c.completeAck(c.reserveAck(ack, id), packet.Success)
 		return nil
 	}
+	if p.QoS == 2 && c.holdsTooMuch() {
+		return &packet.Error{Code: packet.QuotaExceeded, Text: "too many QoS 2 messages wait for PUBREL (limits.max_inbound_qos2)"}
+	}
 	slot := c.reserveAck(ack, id)
 	if c.receivesTooMuch() {
 		return &packet.Error{Code: packet.ReceiveMaximumExceeded,

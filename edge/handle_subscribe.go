@@ -127,6 +127,11 @@ func (c *conn) maySubscribe(filter string) packet.ReasonCode {
 		c.srv.log.Warn("subscription denied", "client_id", c.clientID, "filter", filter)
 		return packet.NotAuthorized
 	}
+	if isShared(filter) && c.srv.router.share(filter) == nil && c.srv.router.sharedLen() >= c.srv.limits.MaxShares {
+		c.srv.log.Warn("subscription refused: there are too many shared subscriptions",
+			"client_id", c.clientID, "filter", filter, "max_shared_subscriptions", c.srv.limits.MaxShares)
+		return packet.QuotaExceeded
+	}
 	c.sess.mu.Lock()
 	_, replaces := c.sess.subs[filter]
 	full := !replaces && (len(c.sess.subs) >= c.srv.limits.MaxSubscriptions || c.sess.subsBytes+len(filter) > maxFilterBytes)

@@ -55,9 +55,41 @@ func (s *session) begin(id uint16, qos byte, c *conn, slot uint64) *inbound {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.inbound[id]; old == nil || old.state == inPending {
+		s.endInboundLocked(id)
 		s.inbound[id] = e
+		if qos == 2 {
+			s.exactly++
+			s.allExactly.Add(1)
+		}
 	}
 	return e
+}
+
+// endInboundLocked frees a packet identifier.
+func (s *session) endInboundLocked(id uint16) {
+	if e := s.inbound[id]; e != nil && e.qos == 2 {
+		s.exactly--
+		s.allExactly.Add(-1)
+	}
+	delete(s.inbound, id)
+}
+
+// endInbound frees all of them, when the session ends.
+func (s *session) endInbound() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.allExactly.Add(-int64(s.exactly))
+	s.exactly = 0
+	clear(s.inbound)
+}
+
+// holdsTooMuch reports whether another QoS 2 message of the client would be one
+// too many without a PUBREL: of its own, or of all clients.
+func (c *conn) holdsTooMuch() bool {
+	l := &c.srv.limits
+	c.sess.mu.Lock()
+	defer c.sess.mu.Unlock()
+	return c.sess.exactly >= max(l.MaxInboundQoS2/10, l.ReceiveMaximum) || c.srv.allExactly.Load() >= int64(l.MaxInboundQoS2)
 }
 
 // settle ends a begin: the message is safe (nil), or nobody can promise that;
@@ -70,7 +102,7 @@ func (s *session) settle(id uint16, e *inbound, err error) {
 		if err == nil && e.qos == 2 {
 			e.state, e.conn = inReceived, nil
 		} else {
-			delete(s.inbound, id)
+			s.endInboundLocked(id)
 		}
 	}
 	s.mu.Unlock()
@@ -87,7 +119,7 @@ func (s *session) reject(id uint16, e *inbound, code packet.ReasonCode) {
 	s.mu.Lock()
 	c, slot := e.conn, e.slot
 	if s.inbound[id] == e {
-		delete(s.inbound, id)
+		s.endInboundLocked(id)
 	}
 	s.mu.Unlock()
 	c.completeAck(slot, code)
@@ -111,6 +143,6 @@ func (s *session) forgotten(id uint16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.inbound[id]; e != nil && e.state == inForgetting {
-		delete(s.inbound, id)
+		s.endInboundLocked(id)
 	}
 }

@@ -167,11 +167,18 @@ type waitingRetained struct {
 	mu     sync.Mutex
 	topics []string
 	asked  map[string]*wanted
+	moved  time.Time // when one was taken, or the first came
 }
 
-func (w *waitingRetained) add(found []wanted) {
+// add returns how many topics were added.
+func (w *waitingRetained) add(found []wanted) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.topics) == 0 {
+		w.moved = time.Now()
+	}
+	before := len(w.topics)
+	defer func() { n = len(w.topics) - before }()
 	if w.asked == nil {
 		w.asked = make(map[string]*wanted, len(found))
 	}
@@ -184,6 +191,23 @@ func (w *waitingRetained) add(found []wanted) {
 		w.topics = append(w.topics, x.topic)
 		w.asked[x.topic] = x
 	}
+	return n
+}
+
+// drop empties w, and returns how many there were.
+func (w *waitingRetained) drop() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n = len(w.topics)
+	w.topics, w.asked = nil, nil
+	return n
+}
+
+// standsSince is when the last one was taken; ok is false if none waits.
+func (w *waitingRetained) standsSince() (t time.Time, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.moved, len(w.topics) > 0
 }
 
 // take removes the first; ok is false if there is none, or if it may have a QoS
@@ -201,6 +225,7 @@ func (w *waitingRetained) take(mayAck func() bool) (x wanted, ok bool) {
 	}
 	w.topics = w.topics[1:]
 	delete(w.asked, x.topic)
+	w.moved = time.Now()
 	return x, true
 }
 
@@ -208,8 +233,32 @@ func (w *waitingRetained) take(mayAck func() bool) (x wanted, ok bool) {
 // takes them at the client's pace: any number of them may match.
 func (c *conn) sendRetained(found []wanted) {
 	if len(found) > 0 {
-		c.retained.add(found)
+		c.srv.retainedWaiting.Add(int64(c.retained.add(found)))
+		c.srv.boundRetainedWaiting(c)
 		c.signal()
+	}
+}
+
+// boundRetainedWaiting ends clients that do not take what they have asked for,
+// until the bound is kept; the one that has just asked comes last.
+func (s *Server) boundRetainedWaiting(asking *conn) {
+	for s.retainedWaiting.Load() > int64(s.limits.MaxRetainedWaiting) {
+		s.mu.Lock()
+		var worst *conn
+		var since time.Time
+		for c := range s.conns {
+			if t, ok := c.retained.standsSince(); ok && c != asking && (worst == nil || t.Before(since)) {
+				worst, since = c, t
+			}
+		}
+		s.mu.Unlock()
+		if worst == nil {
+			return
+		}
+		s.retainedWaiting.Add(-int64(worst.retained.drop()))
+		if worst.close(errBehind) {
+			s.stats.droppedSlow.Add(1)
+		}
 	}
 }
 
@@ -225,6 +274,7 @@ func (c *conn) fillRetained(buf []byte, full int) []byte {
 		if !ok {
 			return buf
 		}
+		c.srv.retainedWaiting.Add(-1)
 		buf = c.appendRetained(buf, w)
 	}
 	return buf

@@ -49,6 +49,10 @@ type Limits struct {
 	// sent that are not acknowledged (1,000; at most 65,535); one more ends its
 	// connection (MQTT 5, 3.2.2.3.3).
 	ReceiveMaximum int
+	// MaxInboundQoS2 is how many QoS 2 messages of all clients may wait for PUBREL
+	// (100,000), of which one client may have a tenth, or ReceiveMaximum if that is
+	// more. One more ends the connection that it comes on.
+	MaxInboundQoS2 int
 	// MaxKeepAlive is the longest keep alive of an MQTT 5 client, which is told
 	// so, in whole seconds (none; at most 65,535 s).
 	MaxKeepAlive time.Duration
@@ -75,12 +79,21 @@ type Limits struct {
 	MaxSessions int
 	// MaxSubscriptions of one client (1,000); more are refused with 0x80.
 	MaxSubscriptions int
+	// MaxShares is how many shared subscriptions there are (1,000), each with a
+	// queue on disk; a client that would begin one more is refused it with 0x80,
+	// MQTT 5: 0x97.
+	MaxShares int
 	// MaxRetained is how many retained messages are kept (100,000). A message
 	// that would be one more is delivered, not retained, and counted.
 	MaxRetained int
 	// MaxRetainedBytes bounds their size together (64 MiB); they are held in
 	// memory. The rule is that of MaxRetained.
 	MaxRetainedBytes int
+	// MaxRetainedWaiting is how many retained messages all clients together may have
+	// yet to be sent because they have subscribed (200,000, and never less than
+	// MaxRetained). Beyond it the client is disconnected that has taken none for the
+	// longest time.
+	MaxRetainedWaiting int
 	// MaxTopicLevels bounds the levels of a topic name or filter (128); more
 	// end the connection.
 	MaxTopicLevels int
@@ -107,6 +120,10 @@ func (l Limits) withDefaults() Limits {
 	def(&l.MaxRetained, 100_000)
 	def(&l.MaxRetainedBytes, 64<<20)
 	def(&l.MaxTopicLevels, 128)
+	def(&l.MaxInboundQoS2, 100_000)
+	def(&l.MaxShares, 1000)
+	def(&l.MaxRetainedWaiting, 200_000)
+	l.MaxRetainedWaiting = max(l.MaxRetainedWaiting, l.MaxRetained)
 	if l.ConnectTimeout <= 0 {
 		l.ConnectTimeout = 10 * time.Second
 	}
@@ -161,6 +178,11 @@ type Server struct {
 	shareWake chan struct{}
 	// accessChanges counts the calls of ReviewAccess.
 	accessChanges atomic.Uint64
+	// allExactly counts the QoS 2 messages of clients that wait for PUBREL.
+	allExactly atomic.Int64
+	// retainedWaiting counts the retained messages that clients have yet to be
+	// sent because they have subscribed.
+	retainedWaiting atomic.Int64
 	// early counts the bytes of read buffers of clients before their CONNECT.
 	early atomic.Int64
 	wg    sync.WaitGroup // listeners and connections; Add only under mu

@@ -54,12 +54,22 @@ type session struct {
 	// inbound are packet identifiers of the client: QoS 1 and 2 that are not
 	// safe yet, and QoS 2 that wait for PUBREL. Guarded by mu.
 	inbound map[uint16]*inbound
+	// exactly is how many of them are of QoS 2. Guarded by mu. allExactly is that
+	// of all sessions: Server.allExactly.
+	exactly    int
+	allExactly *atomic.Int64
 	// inflight are our packet identifiers that the client has not settled.
 	// Guarded by mu.
 	inflight map[uint16]*outbound
 	// releasedBefore are positions whose PUBREC came on an earlier connection.
 	// Guarded by mu.
 	releasedBefore map[uint64]bool
+}
+
+func (s *Server) newSession(clientID string, durable bool) *session {
+	ss := newSession(clientID, durable)
+	ss.allExactly = &s.allExactly
+	return ss
 }
 
 func newSession(clientID string, durable bool) *session {
@@ -69,6 +79,7 @@ func newSession(clientID string, durable bool) *session {
 		inbound:        make(map[uint16]*inbound),
 		inflight:       make(map[uint16]*outbound),
 		releasedBefore: make(map[uint64]bool),
+		allExactly:     new(atomic.Int64),
 	}
 }
 
@@ -112,7 +123,7 @@ func (s *Server) restoreSession(st holdfast.SessionState, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("open the queue of session %q: %w", st.ClientID, err)
 	}
-	ss := newSession(st.ClientID, true)
+	ss := s.newSession(st.ClientID, true)
 	ss.outbox, ss.expiry, ss.savedDetached = box, st.Expiry, st.Detached
 	if st.Expiry != holdfast.NeverExpires {
 		ss.endsAt = now.Add(life - st.Away)
@@ -120,6 +131,8 @@ func (s *Server) restoreSession(st holdfast.SessionState, now time.Time) error {
 	for _, id := range st.Inbound {
 		ss.inbound[id] = &inbound{state: inReceived, qos: 2}
 	}
+	ss.exactly = len(ss.inbound)
+	s.allExactly.Add(int64(ss.exactly))
 	for _, pos := range st.Released {
 		ss.releasedBefore[pos] = true
 	}
@@ -173,10 +186,11 @@ func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err err
 				s.mu.Unlock()
 				return nil, false, &packet.Error{Code: packet.QuotaExceeded, Text: fmt.Sprintf("limits.max_sessions (%d) is met: raise it, or end sessions that nobody uses by connecting with their client identifier and clean session 1", s.limits.MaxSessions)}
 			}
-			ss = newSession(c.clientID, c.expiry > 0)
+			ss = s.newSession(c.clientID, c.expiry > 0)
 			if old != nil {
 				ss.replacesDurable = true
 				s.router.forget(old)
+				old.endInbound()
 				if old.will != nil { // the session ends before its delay [MQTT-3.1.3-9]
 					s.publishWill(c.clientID, old.will)
 				}
@@ -219,6 +233,7 @@ func (s *Server) detach(c *conn, will *holdfast.Will) *holdfast.Will {
 	// the disk.
 	if !ss.durable || ss.outbox == nil {
 		s.router.forget(ss)
+		ss.endInbound()
 		delete(s.sessions, ss.clientID)
 		if box, ok := ss.outbox.(*memoryOutbox); ok {
 			box.end()

@@ -159,6 +159,7 @@ func (g *Gateway) limits() edge.Limits {
 		MaxPublishRate:    l.MaxPublishRate,
 		MaxInflight:       l.MaxInflight,
 		ReceiveMaximum:    l.ReceiveMaximum,
+		MaxInboundQoS2:    l.MaxInboundQoS2,
 		MaxKeepAlive:      l.MaxKeepAlive,
 		MaxOutboundBytes:  int(l.MaxOutboundBytes),
 		MaxPendingBytes:   int(l.MaxPendingBytes),
@@ -168,8 +169,11 @@ func (g *Gateway) limits() edge.Limits {
 		MaxSessions:       l.MaxSessions,
 		MaxSubscriptions:  l.MaxSubscriptions,
 		MaxRetained:       l.MaxRetained,
-		MaxRetainedBytes:  int(l.MaxRetainedBytes),
-		MaxTopicLevels:    l.MaxTopicLevels,
+		MaxShares:         l.MaxShares,
+
+		MaxRetainedWaiting: l.MaxRetainedWaiting,
+		MaxRetainedBytes:   int(l.MaxRetainedBytes),
+		MaxTopicLevels:     l.MaxTopicLevels,
 	}
 }
 
