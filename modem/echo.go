@@ -17,6 +17,8 @@ import (
 // can look at the TCP connection. So when the broker has said nothing for a whole
 // keep alive, it is asked for something that costs no more than a ping, changes
 // nothing, and needs no rights: to end a subscription that was never made.
+// Only a module that has passed an answer on before is believed when there is none:
+// a firmware may swallow it.
 
 // echoFilter is that of the subscription.
 const echoFilter = "holdfast/echo"
@@ -59,6 +61,9 @@ func (s *Session) testLink() {
 		switch err := s.mqtt.echo(s.ctx, s, id); {
 		case err == nil:
 			s.note()
+			s.m.mu.Lock()
+			s.m.echoed = true
+			s.m.mu.Unlock()
 		case s.ctx.Err() != nil:
 			return
 		case errors.Is(err, errNoEcho):
@@ -66,6 +71,9 @@ func (s *Session) testLink() {
 			return
 		case errors.Is(err, at.ErrTimeout) && s.heardSince(asked):
 			// The broker is there; it had something else to say.
+		case errors.Is(err, at.ErrTimeout) && !s.m.hasEchoed():
+			s.log.Info("the module has never passed on an answer to a test of its connection; one that is half open will be noticed late", "error", err)
+			return
 		default:
 			s.m.learn(func(st *Status) { st.Counters.AckTimeouts++ })
 			s.fail(fmt.Errorf("%w (%w)", errHalfOpen, err))
@@ -78,6 +86,13 @@ func (s *Session) heardSince(t time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.heard.After(t)
+}
+
+// hasEchoed reports whether the module has passed on an answer.
+func (m *Modem) hasEchoed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.echoed
 }
 
 // ask runs a command whose result is a URC of that name and beginning, and

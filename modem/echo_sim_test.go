@@ -23,7 +23,7 @@ func TestSimADeadConnectionIsFoundThoughTheModuleSaysNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			until(t, "the link is tested", func() bool { return s.broker.unsubscribed() > 0 })
+			until(t, "the link is tested", func() bool { return s.broker.unsubscribed() > 1 })
 			if err := c.Err(); err != nil {
 				t.Fatal(err)
 			}

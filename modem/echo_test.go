@@ -79,6 +79,19 @@ func TestATestOfTheLinkThatTheModuleRefuses(t *testing.T) {
 	}
 }
 
+// A firmware that swallows the answer must not cost a good connection.
+func TestAModuleThatHasNeverPassedOnAnAnswerIsNotTested(t *testing.T) {
+	f := registered(t)
+	f.on("AT+ECMTUNS", ok)
+	withModem(t, f, Options{}, func(t *testing.T, m *Modem) {
+		s := connected(t, m, nobody)
+		defer s.Close()
+		if n := f.silence(time.Hour); n != 1 || s.Err() != nil {
+			t.Errorf("tested %d times, ended: %v", n, s.Err())
+		}
+	})
+}
+
 // A publish under way has a timer of its own.
 func TestALinkIsNotTestedWhileAPublishIsUnderWay(t *testing.T) {
 	f := registered(t)

@@ -179,6 +179,7 @@ type Modem struct {
 	session *Session        // the connection under way; nil if none
 	conns   map[int]*socket // open sockets, by their number in the module
 	acks    bool            // the module acknowledges what is sent through sockets
+	echoed  bool            // the module has passed on the answer to a test of its connection
 	status  Status
 	proved  bool // a connection was made since the last look of Run
 	wedges  int  // openings without a result, one after the other
