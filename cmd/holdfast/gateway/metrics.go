@@ -111,6 +111,8 @@ func (s samples) bridge(b BridgeStatus) {
 	s.counter("bridge_connections_total", "Connections made to the upstream.", b.Connections, l...)
 	s.counter("bridge_sent_total", "Publishes sent upstream, repeated ones included.", b.Sent, l...)
 	s.counter("bridge_acknowledged_total", "Publishes that the upstream has acknowledged.", b.Acked, l...)
+	s.counter("bridge_beside_total", "Messages that another upstream has carried, because the one in use cannot.", b.Beside, l...)
+	s.counter("bridge_encoded_total", "Publishes sent in base64, repeated ones included.", b.Encoded, l...)
 	s.counter("bridge_commands_total", "Messages from upstream that the local broker has accepted.", b.Received, l...)
 	const dropped, help = "bridge_commands_dropped_total", "Messages from upstream that were not delivered, by reason."
 	for reason, n := range map[string]uint64{"loop": b.DroppedLoop, "full": b.DroppedFull, "refused": b.DroppedRefused, "unrouted": b.DroppedUnrouted} {
