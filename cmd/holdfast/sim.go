@@ -10,8 +10,8 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +28,7 @@ type simFlags struct {
 	dialect string
 	sockets string
 	symlink string
+	script  string
 	verbose bool
 }
 
@@ -43,17 +44,25 @@ to whatever broker the gateway names, over this machine's network.
 While it runs, these lines on standard input change it:
 
   down, up            take the radio away, give it back
+  outage TIME         both, with so much time between them, as in 10m
+  wait TIME           do nothing for so long
+  signal DBM          tell this strength, as in -105
   reboot              cut the power for a moment
   refuse N            answer CONNECT with return code N; 0 asks the broker
   trap NAME on|off    switch a trap; a number between 0 and 1 is its odds
   traps, stats        show them
   quit
 
+All but the last two lines may stand in a file for --script, one step a line, with
+remarks behind a #; "repeat" as the last one begins anew, "repeat 3" ends after
+three rounds.
+
 Traps are what some firmware does, or what any does now and then:
 
 ` + trapHelp(),
 		Example: `  holdfast sim --symlink /tmp/lte
   holdfast sim --refuse 5 --trap conn-short
+  holdfast sim --script bad-day.txt
   holdfast sim --trap lost-ack=0.1 --trap urc-in-reply=0.5 --seed 7`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -69,6 +78,7 @@ Traps are what some firmware does, or what any does now and then:
 	flags.StringVar(&f.dialect, "dialect", "ecmt", "commands for MQTT: ecmt, qmt or cmqtt")
 	flags.StringVar(&f.sockets, "sockets", "ecso", "commands for TCP sockets: ecso, qi or none")
 	flags.StringVar(&f.symlink, "symlink", "", "give the port this name as well, which stays the same")
+	flags.StringVar(&f.script, "script", "", "a file with what happens to the module, a step a line")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "name every command on standard error")
 	return cmd
 }
@@ -100,12 +110,22 @@ func runSim(ctx context.Context, f simFlags, in io.Reader, out, errOut io.Writer
 	if f.baud < 0 {
 		return usageError{fmt.Errorf("--baud %d is impossible; 0 is an unpaced line", f.baud)}
 	}
+	var script sim.Script
+	if f.script != "" {
+		if script, err = readScript(f.script); err != nil {
+			return err
+		}
+	}
 	m, err := sim.New(o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	m.Refuse(f.refuse)
+	ctx, stop := context.WithCancel(ctx)
+	var playing sync.WaitGroup
+	defer playing.Wait()
+	defer stop()
 
 	port := m.Path()
 	if f.symlink != "" {
@@ -116,6 +136,13 @@ func runSim(ctx context.Context, f simFlags, in io.Reader, out, errOut io.Writer
 		port = f.symlink
 	}
 	fmt.Fprintf(out, simGreeting, port, f.tomlLines(port))
+	if f.script != "" {
+		playing.Go(func() {
+			if m.Play(ctx, script, func(step string) { fmt.Fprintln(errOut, "script:", step) }) == nil {
+				fmt.Fprintln(errOut, "script: the end; the module goes on")
+			}
+		})
+	}
 
 	lines := make(chan string)
 	// A read of standard input cannot be interrupted, so that this goroutine
@@ -139,7 +166,7 @@ func runSim(ctx context.Context, f simFlags, in io.Reader, out, errOut io.Writer
 				lines = nil // and wait for the signal
 				continue
 			}
-			quit, err := simLine(m, strings.Fields(line), out)
+			quit, err := simLine(ctx, m, strings.Fields(line), out)
 			if err != nil {
 				fmt.Fprintln(errOut, err)
 			}
@@ -184,30 +211,35 @@ topic = "#"
 	return b.String()
 }
 
+// maxScript bounds the file of --script.
+const maxScript = 1 << 20
+
+func readScript(name string) (sim.Script, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return sim.Script{}, usageError{err}
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxScript+1))
+	if err != nil {
+		return sim.Script{}, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(text) > maxScript {
+		return sim.Script{}, usageError{fmt.Errorf("%s has more than %d bytes", name, maxScript)}
+	}
+	script, err := sim.ParseScript(string(text))
+	if err != nil {
+		return sim.Script{}, usageError{fmt.Errorf("%s:\n%w", name, err)}
+	}
+	return script, nil
+}
+
 // simLine carries out one line of standard input.
-func simLine(m *sim.Module, words []string, out io.Writer) (quit bool, err error) {
+func simLine(ctx context.Context, m *sim.Module, words []string, out io.Writer) (quit bool, err error) {
 	if len(words) == 0 {
 		return false, nil
 	}
 	switch verb, rest := words[0], words[1:]; {
-	case verb == "down" && len(rest) == 0:
-		m.SetLink(false)
-	case verb == "up" && len(rest) == 0:
-		m.SetLink(true)
-	case verb == "reboot" && len(rest) == 0:
-		m.Reboot()
-	case verb == "refuse" && len(rest) == 1:
-		n, err := strconv.ParseUint(rest[0], 10, 8)
-		if err != nil {
-			return false, fmt.Errorf("refuse: %q is not a return code; 1 to 5 are, 0 asks the broker", rest[0])
-		}
-		m.Refuse(byte(n))
-	case verb == "trap" && len(rest) == 2:
-		t := m.Traps()
-		if err := setTrap(&t, rest[0], rest[1]); err != nil {
-			return false, err
-		}
-		m.SetTraps(t)
 	case verb == "traps" && len(rest) == 0:
 		t := m.Traps()
 		for _, trap := range sim.AllTraps() {
@@ -218,25 +250,23 @@ func simLine(m *sim.Module, words []string, out io.Writer) (quit bool, err error
 	case verb == "quit" || verb == "exit":
 		return true, nil
 	case verb == "help":
-		fmt.Fprintln(out, "down, up, reboot, refuse N, trap NAME on|off|ODDS, traps, stats, quit")
+		fmt.Fprintln(out, "down, up, outage TIME, wait TIME, signal DBM, reboot, refuse N, trap NAME on|off|ODDS, traps, stats, quit")
 	default:
-		return false, fmt.Errorf("%q is not understood; help lists what is", strings.Join(words, " "))
+		script, err := sim.ParseScript(strings.Join(words, " "))
+		if err != nil {
+			return false, fmt.Errorf("%s; help lists what there is", strings.TrimPrefix(err.Error(), "line 1: "))
+		}
+		return false, m.Play(ctx, script, nil)
 	}
 	return false, nil
 }
 
 func setTrap(t *sim.Traps, name, odds string) error {
-	switch odds {
-	case "on":
-		return t.Set(name, 1)
-	case "off":
-		return t.Set(name, 0)
-	}
-	n, err := strconv.ParseFloat(odds, 64)
+	n, err := sim.ParseOdds(odds)
 	if err != nil {
-		return fmt.Errorf("trap %s: %q is neither on, off nor a number between 0 and 1", name, odds)
+		return fmt.Errorf("trap %s: %w", name, err)
 	}
-	return t.Set(name, sim.Odds(n))
+	return t.Set(name, n)
 }
 
 func printSimStats(w io.Writer, s sim.Stats) {

@@ -73,6 +73,8 @@ func (m *Module) csq(c call, r *reply) outcome {
 		return badParam
 	case !m.radio.link || m.radio.off:
 		r.add("+CSQ: 99,99")
+	case m.signal != 0:
+		r.add(fmt.Sprintf("+CSQ: %d,0", (m.signal-minSignal)/2))
 	default:
 		r.add(fmt.Sprintf("+CSQ: %d,0", 20+m.radio.gen%5))
 	}
@@ -89,6 +91,8 @@ func (m *Module) cesq(c call, r *reply) outcome {
 		return badParam
 	case !m.radio.link || m.radio.off:
 		r.add("+CESQ: 99,99,255,255,255,255")
+	case m.signal != 0: // a resource element has a part of it
+		r.add(fmt.Sprintf("+CESQ: 99,99,255,255,20,%d", max(0, m.signal-24+141)))
 	default:
 		r.add("+CESQ: 99,99,255,255,20,46")
 	}

@@ -130,6 +130,7 @@ type Module struct {
 	radio  radio
 	mq     *mqttContext
 	refuse byte
+	signal int // in dBm; 0 is an ordinary one
 	socks  sockets
 	simcom cmqttState
 	// gdcnt is what had been sent and received when the data counter was 0.
