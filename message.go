@@ -232,6 +232,8 @@ type Publication struct {
 	// WillOf, if not empty, is the client identifier whose stored will this
 	// message is: the stored will is removed together with its publication.
 	WillOf string
+	// Unrouted is set by who takes it, before done is called: no bridge wants it.
+	Unrouted bool
 }
 
 // SessionChange is one change to the stored state of one durable session. Its

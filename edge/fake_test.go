@@ -22,12 +22,13 @@ type fakeDisk struct {
 	left     map[string]time.Time // when a session was saved last
 	accepted []*holdfast.Message  // what the Sink took, in order
 
-	held    bool     // commits wait for letGo
-	queue   []func() // held commits
-	refuse  error    // what Accept answers at once
-	fail    error    // what commits answer
-	largest int      // the most bytes of messages that one change had
-	full    bool     // no queue has room: copies of retained messages are left out
+	held     bool     // commits wait for letGo
+	queue    []func() // held commits
+	refuse   error    // what Accept answers at once
+	unrouted bool     // no bridge wants anything
+	fail     error    // what commits answer
+	largest  int      // the most bytes of messages that one change had
+	full     bool     // no queue has room: copies of retained messages are left out
 }
 
 func newFakeDisk() *fakeDisk {
@@ -110,6 +111,7 @@ func (d *fakeDisk) Accept(p *holdfast.Publication, done func(error)) error {
 		return d.refuse
 	}
 	d.accepted = append(d.accepted, p.Msg)
+	p.Unrouted = d.unrouted
 	for _, s := range p.Sessions {
 		d.boxLocked(s.ClientID).push(withDelivery(p.Msg, s.QoS, s.Retain).WithSubscriptionIDs(s.SubscriptionIDs), true)
 	}

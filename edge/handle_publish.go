@@ -118,14 +118,24 @@ func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allo
 	default:
 		// 3.1.1 has no negative acknowledgement (3.3.5): it is acknowledged
 		// and goes nowhere, which the log and the counter say.
-		s.settle(id, entry, nil)
+		s.settle(id, entry, packet.Success, nil)
 		return nil
 	}
 	pub := publication{msg: msg}
 	if p.QoS == 2 && s.durable {
 		pub.inbound = &holdfast.Inbound{ClientID: c.clientID, PacketID: id}
 	}
-	err := c.park(pub, func(err error) { s.settle(id, entry, err) })
+	if c.version == packet.V5 {
+		pub.unheard = new(bool)
+	}
+	unheard := pub.unheard
+	err := c.park(pub, func(err error) {
+		code := packet.Success
+		if unheard != nil && *unheard {
+			code = packet.NoMatchingSubscribers // MQTT 5, 3.4.2.1
+		}
+		s.settle(id, entry, code, err)
+	})
 	switch {
 	case err == nil:
 		return nil
@@ -134,7 +144,7 @@ func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allo
 		s.reject(id, entry, packet.QuotaExceeded)
 		return nil
 	}
-	s.settle(id, entry, err)
+	s.settle(id, entry, packet.Success, err)
 	return err
 }
 

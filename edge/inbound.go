@@ -92,10 +92,10 @@ func (c *conn) holdsTooMuch() bool {
 	return c.sess.exactly >= max(l.MaxInboundQoS2/10, l.ReceiveMaximum) || c.srv.allExactly.Load() >= int64(l.MaxInboundQoS2)
 }
 
-// settle ends a begin: the message is safe (nil), or nobody can promise that;
+// settle ends a begin: the message is safe (nil), which code tells, or nobody can promise that;
 // then the connection is closed without an acknowledgement, so that the client
 // sends again. It runs on the committer's goroutine and does not block.
-func (s *session) settle(id uint16, e *inbound, err error) {
+func (s *session) settle(id uint16, e *inbound, code packet.ReasonCode, err error) {
 	s.mu.Lock()
 	c, slot := e.conn, e.slot
 	if s.inbound[id] == e {
@@ -110,7 +110,7 @@ func (s *session) settle(id uint16, e *inbound, err error) {
 		c.close(err)
 		return
 	}
-	c.completeAck(slot, packet.Success)
+	c.completeAck(slot, code)
 }
 
 // reject ends a begin with a refusal, which MQTT 5 has a reason code for: the

@@ -780,3 +780,34 @@ func TestLoginsThatAreRefused(t *testing.T) {
 	b.connect("", v3(packet.V311))
 	b.connect("c", withWill("open", "x", 1, false))
 }
+
+func TestAPublisherIsToldThatNobodyListens(t *testing.T) { // MQTT 5, 3.4.2.1
+	disk := newFakeDisk()
+	b := startBroker(t, disk)
+	p, old := b.connect("pub", v5), b.connect("old")
+	told := func(topic string, qos byte, retain bool, want packet.ReasonCode) {
+		t.Helper()
+		p.publish(topic, "x", qos, 1, func(p *packet.Publish) { p.Retain = retain })
+		if qos == 1 {
+			p.expectCode(packet.PUBACK, 1, want)
+			return
+		}
+		p.expectCode(packet.PUBREC, 1, want)
+		p.ack(packet.PUBREL, 1)
+		p.expectCode(packet.PUBCOMP, 1, packet.Success)
+	}
+	told("a", 1, false, packet.Success) // a bridge may want it
+	disk.set(func() { disk.unrouted = true })
+	told("a", 1, false, packet.NoMatchingSubscribers)
+	told("a", 2, false, packet.NoMatchingSubscribers)
+	told("a", 1, true, packet.Success) // it is kept for who comes later
+	old.publish("a", "x", 1, 1)
+	old.expectAck(packet.PUBACK, 1)
+	s := b.connect("sub", durable)
+	s.subscribe(1, "live", 0, "a/kept", 1)
+	told("live", 1, false, packet.Success)
+	s.expectPublish("live", "x", 0)
+	s.disconnect()
+	told("a/kept", 1, false, packet.Success)
+	told("b", 1, false, packet.NoMatchingSubscribers)
+}

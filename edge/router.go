@@ -283,6 +283,8 @@ type publication struct {
 	msg     *holdfast.Message
 	inbound *holdfast.Inbound // the QoS 2 packet identifier to be stored with it
 	willOf  string            // the client whose stored will this is
+	// unheard, if not nil, is set before done is called if nobody wants the message.
+	unheard *bool
 }
 
 // publish brings a message to everyone who wants it. The order is the promise:
@@ -334,6 +336,12 @@ func (s *Server) accept(p publication, msg *holdfast.Message, done func(error)) 
 			if err == nil {
 				s.deliver(dests, p.msg, 2)
 			}
+			done(err)
+		}
+	}
+	if p.unheard != nil && len(dests) == 0 && len(kept) == 0 && !p.msg.Retain {
+		safe = func(err error) {
+			*p.unheard = pub.Unrouted
 			done(err)
 		}
 	}

@@ -23,6 +23,7 @@ func (s *sink) Accept(p *holdfast.Publication, done func(error)) error {
 		}
 		appends = append(appends, storage.Append{Queue: b.queue, Lane: lane, Route: route, Msg: out})
 	}
+	p.Unrouted = len(appends) == 0
 	return s.store.Publish(p, appends, done)
 }
 
