@@ -13,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/configs"
+	"holdfast/edge/password"
 )
 
 // answers are what a configuration is made of.
 type answers struct {
 	id                           string
 	lan                          bool
+	user, userHash               string // of devices in the network
 	upstream, username, password string
 	topics                       []string
 	modem, apn                   string // modem is its port; "" is none
@@ -27,7 +29,7 @@ type answers struct {
 
 func newInitCommand() *cobra.Command {
 	var a answers
-	var file, passwordFile string
+	var file, passwordFile, userPasswordFile string
 	var yes, force bool
 	cmd := &cobra.Command{
 		Use:   "init",
@@ -46,12 +48,16 @@ Only its owner and its group can read the file, since it may have a password in 
 			if file == "" {
 				file = newConfigFile(os.Stat)
 			}
-			if passwordFile != "" {
-				b, err := os.ReadFile(passwordFile)
-				if err != nil {
-					return fmt.Errorf("read the password: %w; check --password-file", err)
-				}
-				a.password = strings.TrimRight(string(b), "\r\n")
+			var err error
+			if a.password, err = passwordIn(passwordFile, "--password-file"); err != nil {
+				return err
+			}
+			word, err := passwordIn(userPasswordFile, "--user-password-file")
+			if err != nil {
+				return err
+			}
+			if err := a.setUserPassword(word); err != nil {
+				return err
 			}
 			q := &questions{in: bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 1<<20)), out: cmd.OutOrStdout(), given: cmd.Flags().Changed, silent: yes}
 			if f, ok := cmd.InOrStdin().(*os.File); ok {
@@ -64,6 +70,8 @@ Only its owner and its group can read the file, since it may have a password in 
 	f.StringVarP(&file, "config", "c", "", "the file to write")
 	f.StringVar(&a.id, "id", "", "name of this gateway (default: the board's serial number or address)")
 	f.BoolVar(&a.lan, "lan", false, "let every device in the network connect, without a password")
+	f.StringVar(&a.user, "user", "", "user name of devices in the network, which need a password then")
+	f.StringVar(&userPasswordFile, "user-password-file", "", "a file with their password")
 	f.StringVar(&a.upstream, "upstream", "", "the far broker, as in tcp://broker.example:1883 (default: none)")
 	f.StringVar(&a.username, "username", "", "user name at the far broker")
 	f.StringVar(&passwordFile, "password-file", "", "a file with the password at the far broker")
@@ -73,6 +81,30 @@ Only its owner and its group can read the file, since it may have a password in 
 	f.BoolVarP(&yes, "yes", "y", false, "ask nothing: take the flags and the defaults")
 	f.BoolVar(&force, "force", false, "replace a file that is there")
 	return cmd
+}
+
+// passwordIn reads a password from the file that a flag names; "" without one.
+func passwordIn(file, flag string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read the password: %w; check %s", err, flag)
+	}
+	return strings.TrimRight(string(b), "\r\n"), nil
+}
+
+// setUserPassword keeps the hash of a password; of none, nothing.
+func (a *answers) setUserPassword(word string) error {
+	if word == "" {
+		return nil
+	}
+	h, err := password.New([]byte(word))
+	if err == nil {
+		a.userHash = h.String()
+	}
+	return err
 }
 
 // newConfigFile is where a configuration goes that nobody has named.
@@ -118,6 +150,20 @@ func initialize(cmd *cobra.Command, q *questions, a *answers, file string, force
 func (a *answers) ask(q *questions, out io.Writer) error {
 	a.id = q.text("id", "Name of this gateway (empty: the board's own)", a.id)
 	a.lan = q.yesNo("lan", "Devices without a password may connect from the whole network (no: from this board only)?", a.lan)
+	if !a.lan {
+		a.user = q.text("user", "User name for devices in the network, with a password (empty: this board only)", a.user)
+		if a.user != "" && a.userHash == "" {
+			if err := a.setUserPassword(q.secret("user-password-file", "Their password", "")); err != nil {
+				return err
+			}
+		}
+	}
+	switch {
+	case a.user != "" && a.lan:
+		return usageError{errors.New("--lan lets devices in without a password, and --user asks for one: give one of the two")}
+	case a.user != "" && a.userHash == "":
+		return usageError{errors.New("a user needs a password: give --user-password-file too")}
+	}
 	a.upstream = q.text("upstream", "Far broker, as in tcp://broker.example:1883 (empty: none)", a.upstream)
 	if a.upstream != "" {
 		a.username = q.text("username", "User name there (empty: none)", a.username)

@@ -57,6 +57,11 @@ func (a *answers) config() string {
 	if a.lan {
 		line("# Every network that this board is in.\naddress = \":1883\"")
 		line("\n[access]\n# Everyone in the network may connect, without a password: keep strangers out of it.\nanonymous = \"always\"")
+	} else if a.user != "" {
+		line("# Every network that this board is in.\naddress = \":1883\"")
+		line("\n[access]\n# Programs on this board need no password.\nanonymous = \"loopback\"")
+		line("\n# holdfast passwd changes the password, and adds more users.\n[[access.user]]\nname = %s\npassword = %s", quoted(a.user, false), quoted(a.userHash, false))
+		line("# Where they may publish, and what they may subscribe to: topic filters.\npublish = [\"#\"]\nsubscribe = [\"#\"]")
 	} else {
 		line("# Programs on this board only. \":1883\" is every network, and needs users\n# (holdfast passwd), or [access] with anonymous = \"always\".\naddress = \"127.0.0.1:1883\"")
 	}

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"holdfast/configs"
+	"holdfast/edge/password"
 	"holdfast/modem/sim"
 )
 
@@ -80,6 +81,34 @@ func TestInitTakesTheDefaultsAtTheEndOfTheInput(t *testing.T) {
 	}
 }
 
+func TestInitWritesAUser(t *testing.T) {
+	dir := t.TempDir()
+	word := filepath.Join(dir, "word")
+	if err := os.WriteFile(word, []byte("sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func(file string) (string, error){
+		"asked": func(file string) (string, error) { return initWith(t, "x\nno\npu\"mp\nsesame\n\n", "-c", file) },
+		"flags": func(file string) (string, error) {
+			return initWith(t, "", "--yes", "--user", "pu\"mp", "--user-password-file", word, "-c", file)
+		},
+	} {
+		file := filepath.Join(dir, name+".toml")
+		out, err := do(file)
+		if err != nil || strings.Contains(out, "sesame") {
+			t.Fatal(name, err, out)
+		}
+		c, warnings, err := configs.Load(file)
+		if err != nil || len(warnings) > 0 || len(c.Access.Users) != 1 || c.Listeners[0].Address != ":1883" || c.Access.Anonymous != configs.AnonymousLoopback {
+			t.Fatalf("%s: %v %v %+v", name, err, warnings, c)
+		}
+		u := c.Access.Users[0]
+		if h, err := password.Parse(u.Password.Reveal()); err != nil || u.Name != "pu\"mp" || !h.Matches([]byte("sesame")) {
+			t.Errorf("%s: %+v, %v", name, u, err)
+		}
+	}
+}
+
 func TestInitReplacesNothingUnasked(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gateway.toml")
 	old := "[gateway]\ndata_dir = \"/srv/holdfast\"\n"
@@ -120,6 +149,9 @@ func TestInitWritesNoConfigurationThatIsWrong(t *testing.T) {
 		"--id=a/b":                            "gateway.id: ",
 		"--modem=/dev/ttyUSB2":                "give --upstream too",
 		"--password-file=/no/such/file --lan": "check --password-file",
+		"--user=pump":                         "give --user-password-file too",
+		"--user=pump --lan":                   "give one of the two",
+		"--user=pump --user-password-file=/x": "check --user-password-file",
 	} {
 		_, err := initWith(t, "", append(strings.Fields(args), "--yes", "-c", filepath.Join(dir, "gateway.toml"))...)
 		if err == nil || !strings.Contains(err.Error(), want) {
