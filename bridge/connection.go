@@ -27,6 +27,7 @@ type connection struct {
 	dl     *downlink
 	window int
 	quiet  bool // the far broker sends us nothing of our own
+	props  bool // it gets the properties of messages
 
 	sinceLow int // messages since the last of the low lane; only forward
 	owed     int // percent of a message, to the backlog; only forward
@@ -56,6 +57,9 @@ func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridg
 	c.findBeside()
 	if w := up.Window(); w > 0 {
 		c.window = min(c.window, w)
+	}
+	if p, ok := up.(propertied); ok {
+		c.props = p.Properties()
 	}
 	if q, ok := up.(quiet); ok {
 		c.quiet = q.NoEcho()

@@ -152,7 +152,7 @@ func (c *connection) await(met func() bool) bool {
 func (c *connection) send(it holdfast.Item) {
 	it, late := c.b.inPlace(it)
 	if c.b.stamps[it.Route] {
-		it.Msg = c.b.stamped(it, late)
+		it.Msg = c.b.stamped(it, late, c.props)
 	}
 	if c.encode(&it) {
 		return

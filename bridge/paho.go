@@ -27,7 +27,8 @@ const (
 	libraryEnd            = 10_000      // ms, for the goroutines of the library; they need some
 )
 
-// PahoOptions describe a far broker that is spoken to in MQTT 3.1.1.
+// PahoOptions describe a far broker, that is spoken to in MQTT 3.1.1 by
+// PahoConnect or in MQTT 5 by MQTT5Connect.
 type PahoOptions struct {
 	// URL is tcp://host:1883 or mqtt:// for the same; ssl://host:8883, tls:// or
 	// mqtts://; ws://host:80/mqtt; or wss://host:443/mqtt. The port and the path
@@ -103,17 +104,7 @@ func (o PahoOptions) Validate() error {
 // remembers packet identifiers of QoS 2 that a new client object does not know,
 // and could take a new message for the repetition of an old one.
 func PahoConnect(o PahoOptions) Connect {
-	setDefault(&o.KeepAlive, defaultKeepAlive)
-	setDefault(&o.ConnectTimeout, defaultConnectTimeout)
-	setDefault(&o.MaxPacket, defaultMaxPacket)
-	if o.Dial == nil {
-		o.Dial = BoardDialer("")
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	e, _ := parseURL(o.URL) // Validate tells its fault
-	wires := &wireMaker{endpoint: e, dial: o.Dial, tls: newTLSClient(o.TLS), timeout: o.ConnectTimeout, log: o.Logger}
+	wires := o.prepare()
 	var plain atomic.Bool // the broker does not take the bridge bit
 	return func(ctx context.Context, receive Receive) (Upstream, error) {
 		if err := o.Validate(); err != nil {
@@ -133,6 +124,21 @@ func PahoConnect(o PahoOptions) Connect {
 		}
 		return up, nil
 	}
+}
+
+// prepare sets the defaults of o, and makes what is kept over connections.
+func (o *PahoOptions) prepare() *wireMaker {
+	setDefault(&o.KeepAlive, defaultKeepAlive)
+	setDefault(&o.ConnectTimeout, defaultConnectTimeout)
+	setDefault(&o.MaxPacket, defaultMaxPacket)
+	if o.Dial == nil {
+		o.Dial = BoardDialer("")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	e, _ := parseURL(o.URL) // Validate tells its fault
+	return &wireMaker{endpoint: e, dial: o.Dial, tls: newTLSClient(o.TLS), timeout: o.ConnectTimeout, log: o.Logger}
 }
 
 // errVersion marks CONNACK code 1.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -34,6 +35,30 @@ type stamp struct {
 	Text    string          `json:"text,omitempty"`
 	Base64  []byte          `json:"base64,omitempty"`
 }
+
+// In MQTT 5 the payload stays as it is, and the stamp is in user properties:
+// holdfast-time, -clock, -gateway, -bridge, -lane, -seq, and -late if it is.
+func (s *stamp) asProperties(m *holdfast.Message) {
+	var p holdfast.Properties
+	if m.Properties != nil {
+		p = *m.Properties
+	}
+	p.User = append(slices.Clip(p.User),
+		holdfast.UserProperty{Name: stampTime, Value: s.Time.Format(time.RFC3339Nano)},
+		holdfast.UserProperty{Name: stampClock, Value: s.Clock},
+		holdfast.UserProperty{Name: "holdfast-gateway", Value: s.Gateway},
+		holdfast.UserProperty{Name: "holdfast-bridge", Value: s.Bridge},
+		holdfast.UserProperty{Name: "holdfast-lane", Value: s.Lane},
+		holdfast.UserProperty{Name: "holdfast-seq", Value: strconv.FormatUint(s.Seq, 10)})
+	if s.Late {
+		p.User = append(p.User, holdfast.UserProperty{Name: "holdfast-late", Value: "true"})
+	}
+	m.Properties = &p
+}
+
+// propertied is implemented by an Upstream that knows whether the properties of
+// a message reach the far broker.
+type propertied interface{ Properties() bool }
 
 // What cannot be known later is kept with the message in the queue, as user
 // properties of these names; whatever a client has sent under them is taken out.
@@ -69,7 +94,7 @@ func (b *Bridge) received(out *holdfast.Message) {
 }
 
 // stamped is the message of it with its stamp.
-func (b *Bridge) stamped(it holdfast.Item, late bool) *holdfast.Message {
+func (b *Bridge) stamped(it holdfast.Item, late, props bool) *holdfast.Message {
 	m := *it.Msg
 	s := stamp{
 		Time: m.Received.UTC().Truncate(time.Millisecond), Clock: clockSure,
@@ -87,6 +112,10 @@ func (b *Bridge) stamped(it holdfast.Item, late bool) *holdfast.Message {
 			return u.Name == stampTime || u.Name == stampClock
 		})
 		m.Properties = &p
+	}
+	if props {
+		s.asProperties(&m)
+		return &m
 	}
 	if len(m.Payload) == 0 {
 		return &m

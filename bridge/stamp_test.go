@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ func TestAStampHasTimeSequenceAndThePayload(t *testing.T) {
 		if !ok {
 			t.Fatal("no match")
 		}
-		return b.stamped(holdfast.Item{ID: holdfast.NewItemID(lane, 4711), Route: "r", Msg: out}, false)
+		return b.stamped(holdfast.Item{ID: holdfast.NewItemID(lane, 4711), Route: "r", Msg: out}, false, false)
 	}
 	const head = `{"time":"2026-11-21T12:00:00.123Z","clock":"sure","gateway":"7","bridge":"cloud","lane":"normal","seq":4711,`
 	for payload, want := range map[string]string{
@@ -40,6 +41,11 @@ func TestAStampHasTimeSequenceAndThePayload(t *testing.T) {
 		if got := string(stamped(&holdfast.Message{Payload: []byte(payload), Received: noon}).Payload); got != want {
 			t.Errorf("%q is\n%s, want\n%s", payload, got, want)
 		}
+	}
+	_, _, kept, _ := b.Match(&holdfast.Message{Topic: "t", Payload: []byte("x"), Received: noon})
+	v5 := b.stamped(holdfast.Item{ID: 5, Route: "r", Msg: kept}, true, true)
+	if got := fmt.Sprint(v5.Properties.User); string(v5.Payload) != "x" || got != "[{holdfast-time 2026-11-21T12:00:00.123Z} {holdfast-clock sure} {holdfast-gateway 7} {holdfast-bridge cloud} {holdfast-lane normal} {holdfast-seq 5} {holdfast-late true}]" {
+		t.Errorf("in MQTT 5: %s, %s", v5.Payload, got)
 	}
 	// A board that starts in 1970, with a module that knows the time; a client
 	// that says what is not its own to say.
@@ -62,7 +68,7 @@ func FuzzStamp(f *testing.F) {
 	}
 	b := quietBridge(f, Route{Name: "r", Filter: "#", Stamp: true})
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		out := b.stamped(holdfast.Item{ID: 1, Msg: &holdfast.Message{Payload: payload, Received: time.Now()}}, false)
+		out := b.stamped(holdfast.Item{ID: 1, Msg: &holdfast.Message{Payload: payload, Received: time.Now()}}, false, false)
 		if len(payload) == 0 {
 			if len(out.Payload) != 0 {
 				t.Fatal("an empty payload has become one")

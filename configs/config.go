@@ -220,6 +220,7 @@ type Bridge struct {
 	Username     string        `toml:"username" env:"yes" vars:"yes"`
 	Password     Secret        `toml:"password" env:"yes" file:"password_file"`
 	PasswordFile string        `toml:"password_file"`
+	Protocol     string        `toml:"protocol" oneof:"3.1.1|5"`
 	KeepAlive    time.Duration `toml:"keepalive" min:"5s" max:"18h"`
 	CleanSession bool          `toml:"clean_session"`
 	// Failback is about how long an upstream that did not work is left alone
@@ -359,6 +360,7 @@ func (m *Modem) setDefaults() {
 func (b *Bridge) setDefaults() {
 	*b = Bridge{
 		ClientID:   "holdfast-{id}-{bridge}",
+		Protocol:   "3.1.1",
 		KeepAlive:  60 * time.Second,
 		Failback:   5 * time.Minute,
 		StateTopic: "holdfast/{id}/bridge/{bridge}/state",
