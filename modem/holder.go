@@ -49,20 +49,24 @@ func (t processTree) holding(port string) (h holder, found bool) {
 		return holder{name: t.comm(pid), pid: pid}, true
 	}
 	t.each(func(pid int) bool {
-		fds := filepath.Join(t.proc, strconv.Itoa(pid), "fd")
-		entries, err := os.ReadDir(fds)
-		if err != nil {
-			return true
+		if t.has(pid, port) {
+			h, found = holder{name: t.comm(pid), pid: pid}, true
 		}
-		for _, e := range entries {
-			if to, err := os.Readlink(filepath.Join(fds, e.Name())); err == nil && to == port {
-				h, found = holder{name: t.comm(pid), pid: pid}, true
-				return false
-			}
-		}
-		return true
+		return !found
 	})
 	return h, found
+}
+
+// has reports whether a process has the port open, as far as can be seen.
+func (t processTree) has(pid int, port string) bool {
+	fds := filepath.Join(t.proc, strconv.Itoa(pid), "fd")
+	entries, _ := os.ReadDir(fds)
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(fds, e.Name())); err == nil && to == port {
+			return true
+		}
+	}
+	return false
 }
 
 // suspect is the program that has the port most probably, of which nothing can be
@@ -137,6 +141,9 @@ func (t processTree) uucpLock(port string) int {
 
 // advice is what to do about the program that has a port.
 func (h holder) advice(port string) string {
+	if real, err := filepath.EvalSymlinks(port); err == nil {
+		port = real
+	}
 	base := filepath.Base(port)
 	switch {
 	case h.name == modemManager:

@@ -165,6 +165,23 @@ func (p *serialPort) Close() error {
 	return p.err
 }
 
+// busy is the error of a port that somebody has already.
+func busy(name string, err error) error {
+	all := theseProcesses()
+	real := name
+	if at, err := filepath.EvalSymlinks(name); err == nil {
+		real = at
+	}
+	if all.has(all.self, real) {
+		return fmt.Errorf("%s is in use by another [[modem]] of this gateway; give each its own port: %w", name, err)
+	}
+	h, found := all.holding(real)
+	if !found {
+		h, _ = all.suspect(real)
+	}
+	return inUse(name, h, err)
+}
+
 // portError says what to do about a port that cannot be opened.
 func portError(name string, err error) error {
 	var se *serial.PortError
@@ -185,11 +202,7 @@ func portError(name string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("no permission for %s; add the gateway's user to the group dialout: %w", name, err)
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EWOULDBLOCK):
-		h, found := theseProcesses().holding(name)
-		if !found {
-			h, _ = theseProcesses().suspect(name)
-		}
-		return inUse(name, h, err)
+		return busy(name, err)
 	case errors.Is(err, unix.ENOTTY):
 		return fmt.Errorf("%s is not a serial port; %s: %w", name, namesOf(thisMachine().ports()), err)
 	}

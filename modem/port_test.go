@@ -107,7 +107,7 @@ func TestCloseUnblocksAWriteThatNobodyReads(t *testing.T) {
 func TestAPortIsOpenedByOneProgramOnly(t *testing.T) {
 	_, name, port := openPTY(t)
 	_, err := openSerial(name, 115200)
-	if err == nil || !strings.Contains(err.Error(), "in use") {
+	if err == nil || !strings.Contains(err.Error(), "in use by another [[modem]] of this gateway") {
 		t.Errorf("the second opening gave %v", err)
 	}
 	port.Close()
