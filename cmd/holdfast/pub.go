@@ -18,8 +18,9 @@ import (
 
 // brokerFlags say which broker pub and sub talk to.
 type brokerFlags struct {
-	host, topic, id string
-	port, qos       int
+	host, topic, id              string
+	user, password, passwordFile string
+	port, qos                    int
 }
 
 func (b *brokerFlags) add(cmd *cobra.Command) {
@@ -28,6 +29,9 @@ func (b *brokerFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&b.topic, "topic", "t", "", "the topic")
 	cmd.Flags().IntVarP(&b.qos, "qos", "q", 0, "quality of service: 0, 1 or 2")
 	cmd.Flags().StringVarP(&b.id, "id", "i", "", "client identifier (default: one of its own)")
+	cmd.Flags().StringVarP(&b.user, "user", "u", "", "user name")
+	cmd.Flags().StringVarP(&b.password, "password", "P", "", "its password, which others on this board can see meanwhile")
+	cmd.Flags().StringVar(&b.passwordFile, "password-file", "", "a file with the password")
 }
 
 // check finds what makes no sense, and chooses a client identifier.
@@ -40,6 +44,18 @@ func (b *brokerFlags) check() error {
 	case b.port < 1 || b.port > 65535:
 		return usageError{errors.New("-p is a port from 1 to 65535")}
 	}
+	if b.passwordFile != "" {
+		if b.password != "" {
+			return usageError{errors.New("-P or --password-file, not both")}
+		}
+		var err error
+		if b.password, err = passwordIn(b.passwordFile, "--password-file"); err != nil {
+			return err
+		}
+	}
+	if b.password != "" && b.user == "" {
+		return usageError{errors.New("a password is that of a user: write -u USER too")}
+	}
 	if b.id == "" {
 		b.id = fmt.Sprintf("holdfast-%d", os.Getpid())
 	}
@@ -48,7 +64,16 @@ func (b *brokerFlags) check() error {
 
 // dial connects; the connection ends with ctx.
 func (b *brokerFlags) dial(ctx context.Context) (*client.Client, func(), error) {
-	c, err := client.Dial(ctx, net.JoinHostPort(b.host, strconv.Itoa(b.port)), packet.Connect{ClientID: b.id, CleanStart: true})
+	c, err := client.Dial(ctx, net.JoinHostPort(b.host, strconv.Itoa(b.port)), packet.Connect{
+		ClientID: b.id, CleanStart: true, Username: b.user, HasUsername: b.user != "", Password: []byte(b.password), HasPassword: b.password != "",
+	})
+	var refused client.Refused
+	if errors.As(err, &refused) {
+		if code := byte(refused); code == packet.RefusedBadLogin || code == packet.RefusedNotAuthorized {
+			return nil, nil, fmt.Errorf("%w: check -u and its password; the log of the broker says more", err)
+		}
+		return nil, nil, err
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w; is the broker running, with a listener there?", err)
 	}

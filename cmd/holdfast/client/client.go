@@ -62,10 +62,17 @@ func (c *Client) login(p packet.Connect) error {
 		return err
 	}
 	if a.Code != packet.Accepted {
-		return fmt.Errorf("the broker refused with return code %d", a.Code)
+		return Refused(a.Code)
 	}
 	c.SessionPresent = a.SessionPresent
 	return nil
+}
+
+// Refused is the return code of a CONNACK that refuses (MQTT 3.1.1, 3.2.2.3).
+type Refused byte
+
+func (r Refused) Error() string {
+	return fmt.Sprintf("the broker refused with return code %d", byte(r))
 }
 
 // Send writes the packet that an Append has made.

@@ -223,6 +223,13 @@ func TestMistakeWrongPasswordOfADevice(t *testing.T) {
 	if out, err := send("sesame"); err != nil {
 		t.Fatal(err, out)
 	}
+	_, port, _ := strings.Cut(g.address, ":")
+	if s := holdfastCommand(t, "", "pub", "-p", port, "-u", "pump", "-P", "sesame", "-t", "a", "-m", "x", "-q", "1"); s.code != 0 {
+		t.Error(s)
+	}
+	if s := holdfastCommand(t, "", "pub", "-p", port, "-u", "pump", "-P", "x", "-t", "a", "-m", "x"); s.code != 1 || !strings.Contains(s.errors, "return code 4: check -u and its password") {
+		t.Error(s)
+	}
 	if out, err := send("Sesame"); err == nil || !strings.Contains(out, "not authorised") && !strings.Contains(out, "bad user name or password") {
 		t.Errorf("mosquitto_pub with a wrong password: %v %s", err, out)
 	}
