@@ -7,7 +7,7 @@ import (
 )
 
 // errNotMQTT: what came is no packet that a broker would send here.
-var errNotMQTT = errors.New("the other side does not speak MQTT 3.1.1 here: check the port; a TLS or WebSocket port needs another scheme")
+var errNotMQTT = errors.New("the other side does not speak MQTT here: check the port; a TLS or WebSocket port needs another scheme")
 
 // Read gives the library at most the rest of one packet.
 func (l *link) Read(p []byte) (int, error) {

@@ -134,7 +134,7 @@ func TestInMQTT5NothingIsTakenForAcknowledgedWhenTheFarBrokerIsKilled(t *testing
 	var all sync.WaitGroup
 	for i := range total {
 		if i == total/2 {
-			go m.kill()
+			all.Go(m.kill)
 		}
 		window <- struct{}{}
 		all.Add(1)

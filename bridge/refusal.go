@@ -64,7 +64,7 @@ func (e refusedLogin) Is(target error) bool { return target == ErrLoginRefused }
 func explainConnack(code byte, clientID, username string) error {
 	switch code {
 	case 1:
-		return errors.New("the broker does not speak MQTT 3.1.1: unacceptable protocol version (1): check that url is that of an MQTT 3.1.1 listener")
+		return errors.New("the broker does not speak MQTT 3.1.1: unacceptable protocol version (1): check that url is that of an MQTT 3.1.1 listener, or write protocol = \"5\"")
 	case 2:
 		return fmt.Errorf("the broker rejects the client identifier %q: identifier rejected (2): check client_id; some brokers want a fixed one, or at most 23 letters and digits", clientID)
 	case 3:
@@ -80,7 +80,7 @@ func explainConnack(code byte, clientID, username string) error {
 		}
 		return fmt.Errorf("the broker refuses the login of user %q as client %q: not authorized (5): check username, password and client_id, and what the broker permits them", username, clientID)
 	}
-	return fmt.Errorf("the broker refuses the connection with code %d, which MQTT 3.1.1 does not know: is it an MQTT 5 only broker?", code)
+	return fmt.Errorf("the broker refuses the connection with code %d, which MQTT 3.1.1 does not know: is it an MQTT 5 only broker? Then write protocol = \"5\"", code)
 }
 
 // errNoConnack: the connection ended before any answer to CONNECT.

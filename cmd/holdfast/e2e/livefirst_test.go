@@ -18,7 +18,7 @@ func TestFreshDataGoesBeforeTheBacklogAndOldValuesReplaceNoNewerOnes(t *testing.
 name = "cloud"
   [bridge.queue]
   order = "live-first"
-  rate = 300
+  rate = 200
   [[bridge.upstream]]
   url = "tcp://%s"
   [[bridge.route]]
@@ -27,7 +27,7 @@ name = "cloud"
 `, up.address))
 	g.start()
 	c := connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
-	const topics, backlog = 10, 1500
+	const topics, backlog = 10, 600
 	put := func(i int, payload string) {
 		t.Helper()
 		p := packet.Publish{Topic: fmt.Appendf(nil, "s/%d", i%topics), Payload: []byte(payload), QoS: 1, Retain: true, PacketID: uint16(i%60000 + 1)}
