@@ -64,6 +64,8 @@ func load(path string, data []byte, open bool, world outside) (*Config, []string
 		faults.sort()
 		return nil, warnings, faults
 	}
+	// The default of one is made of the other; a smaller one that is written is a fault.
+	c.Limits.MaxRetainedWaiting = max(c.Limits.MaxRetainedWaiting, c.Limits.MaxRetained)
 	return c, warnings, nil
 }
 

@@ -78,6 +78,33 @@ address = ""
 	}
 }
 
+// TestABoundIsRaisedWithTheOneThatItMustHold has a file from before the one of the
+// two keys was there: the gateway must start with it.
+func TestABoundIsRaisedWithTheOneThatItMustHold(t *testing.T) {
+	for text, want := range map[string]int{
+		"limits.max_retained_messages = 500000":                                      500_000,
+		"limits.max_retained_messages = 1000":                                        Default().Limits.MaxRetainedWaiting,
+		"limits = { max_retained_messages = 500000, max_retained_waiting = 500001 }": 500_001,
+	} {
+		c := mustLoad(t, text)
+		if c.Limits.MaxRetainedWaiting != want {
+			t.Errorf("%s: %d, want %d", text, c.Limits.MaxRetainedWaiting, want)
+		}
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	_, _, err := loadText(t, "[limits]\nmax_retained_messages = 500000\nmax_retained_waiting = 499999", nil)
+	if err == nil || !strings.Contains(err.Error(), "test.toml:3: limits.max_retained_waiting: 499999 are too few") {
+		t.Errorf("both are written: %v", err)
+	}
+	c := Default()
+	c.Limits.MaxRetained = 500_000
+	if err := c.Validate(); err == nil {
+		t.Error("a program has written both")
+	}
+}
+
 func TestRoutesAreNamedAfterDirectionAndTopic(t *testing.T) {
 	c := mustLoad(t, sample(t, "minimal.toml"))
 	if got := c.Bridges[0].Routes[0].Name; got != "out sensors/#" {

@@ -188,7 +188,9 @@ func (k *checker) limits() {
 				bound.size, 2*l.MaxPacketSize)
 		}
 	}
-	if l.MaxRetainedWaiting < l.MaxRetained && !k.faulty["limits.max_retained_messages"] {
+	// A file that has only the other raises this one: Load does.
+	written := k.file == "" || k.lines["limits.max_retained_waiting"] > 0
+	if written && l.MaxRetainedWaiting < l.MaxRetained && !k.faulty["limits.max_retained_messages"] {
 		k.fault("limits.max_retained_waiting", "%d are too few for one device that subscribes to all; write at least max_retained_messages (%d)",
 			l.MaxRetainedWaiting, l.MaxRetained)
 	}
