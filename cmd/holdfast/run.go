@@ -30,15 +30,29 @@ Without a configuration it serves MQTT on 127.0.0.1:1883 and keeps its data in
 		Example: `  holdfast run -c /etc/holdfast/gateway.toml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(cmd, file)
+			cfg, err := readConfig(cmd, file)
 			if err != nil {
+				return err
+			}
+			written := cfg.Gateway.ID
+			who := identify(cmd, cfg)
+			if err := cfg.Resolve(who); err != nil {
 				return err
 			}
 			return runGateway(cmd.Context(), cfg, func() (*configs.Config, error) {
 				if file == "" {
 					return nil, errors.New("the gateway was started without one")
 				}
-				return loadConfig(cmd, file)
+				next, err := readConfig(cmd, file)
+				if err != nil {
+					return nil, err
+				}
+				// The gateway is who it was: another name in the client identifiers
+				// would be another session at the far broker.
+				if id := next.Gateway.ID; id != written && id != who.ID {
+					fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s: gateway.id: this gateway is %s until it is restarted\n", file, who.ID)
+				}
+				return next, next.Resolve(who)
 			})
 		},
 	}
@@ -49,23 +63,36 @@ Without a configuration it serves MQTT on 127.0.0.1:1883 and keeps its data in
 // loadConfig reads, validates and resolves a configuration; an empty path is
 // the default one. Warnings go to standard error.
 func loadConfig(cmd *cobra.Command, path string) (*configs.Config, error) {
-	cfg := configs.Default()
-	if path != "" {
-		var warnings []string
-		var err error
-		if cfg, warnings, err = configs.Load(path); err != nil {
-			return nil, err
-		}
-		for _, w := range warnings {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-		}
+	cfg, err := readConfig(cmd, path)
+	if err != nil {
+		return nil, err
 	}
-	id, err := cfg.Identify()
+	return cfg, cfg.Resolve(identify(cmd, cfg))
+}
+
+// readConfig is loadConfig without resolving it.
+func readConfig(cmd *cobra.Command, path string) (*configs.Config, error) {
+	if path == "" {
+		return configs.Default(), nil
+	}
+	cfg, warnings, err := configs.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+	}
+	return cfg, nil
+}
+
+// identify finds out who this gateway is until it ends.
+func identify(cmd *cobra.Command, cfg *configs.Config) configs.Identity {
+	who, err := cfg.Identify()
 	if err != nil {
 		// The identity is good until the next start; a gateway starts anyway.
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
 	}
-	return cfg, cfg.Resolve(id)
+	return who
 }
 
 // runGateway runs a gateway until ctx ends. reload reads its configuration again.

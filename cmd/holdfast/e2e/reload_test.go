@@ -129,6 +129,15 @@ func TestABridgeThatIsTheSameGoesOnUndisturbed(t *testing.T) {
 	if n := connected(); n != 1 {
 		t.Errorf("it is in its connection %d", n)
 	}
+	// Another identifier would be another session at the far broker, by itself.
+	g.configure(`id = "gw"`, `id = "other"`, taken)
+	if !strings.Contains(g.tail(), "gateway.id: this gateway is gw until it is restarted") {
+		t.Errorf("nobody is told:\n%s", g.tail())
+	}
+	g.configure(`id = "other"`, `id = "gw"`, taken)
+	if n := connected(); n != 1 {
+		t.Errorf("it is in its connection %d", n)
+	}
 	// A modem cannot come while the gateway runs.
 	g.configure("[[bridge]]\nname = \"cloud\"\n", `[[modem]]
 name = "lte"
