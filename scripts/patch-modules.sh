@@ -145,6 +145,57 @@ func (t *Throttle) keep(err error) {
 		'			s.kv.opt.Errorf("cannot start subcompaction: %+v", err)
 			break
 '
+	# Tables are mapped: where the disk cannot read one, a merge would end the
+	# process. It fails instead, and says why.
+	change levels.go \
+		'			defer inflightBuilders.Done(nil)
+			it := table.NewMergeIterator(newIterator(), false)
+' \
+		'			var err error
+			defer func() { inflightBuilders.Done(err) }()
+			defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+			defer func() {
+				if p := recover(); p != nil {
+					fault, ok := p.(interface {
+						error
+						Addr() uintptr
+					})
+					if !ok {
+						panic(p)
+					}
+					s.kv.opt.Errorf("While merging tables: %v", fault)
+					err = fault
+				}
+			}()
+			it := table.NewMergeIterator(newIterator(), false)
+'
+	change levels.go \
+		'	isPresent := func() bool {
+		ti := table.NewIterator(0)
+' \
+		'	isPresent := func() (present bool) {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+		defer func() {
+			if recover() != nil {
+				present = true // the merge tells
+			}
+		}()
+		ti := table.NewIterator(0)
+'
+	# Everyone looks at the indexes, which are small: they are kept in memory.
+	change table/table.go \
+		'	data := t.readNoFail(t.indexStart, t.indexLen)
+' \
+		'	data := append([]byte(nil), t.readNoFail(t.indexStart, t.indexLen)...)
+'
+	change levels.go \
+		'	"os"
+	"sort"
+' \
+		'	"os"
+	"runtime/debug"
+	"sort"
+'
 	# A table that was not written goes, or each new try would leave one.
 	change table/table.go \
 		'		return nil, y.Wrapf(err, "while calling msync on %s", fname)

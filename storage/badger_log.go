@@ -13,7 +13,8 @@ import (
 // of use to its own developers only. A fault that lasts, like a full disk, is
 // told by Badger at each new try: of each kind one in repeatAfter is passed on.
 type badgerLogger struct {
-	log *slog.Logger
+	log    *slog.Logger
+	faults *faults
 
 	mu   sync.Mutex
 	said map[string]*saying // by format: Badger has a fixed number of them
@@ -32,6 +33,11 @@ const (
 )
 
 func (l *badgerLogger) say(level slog.Level, format string, args []any) {
+	for _, a := range args {
+		if m, ok := a.(memoryFault); ok {
+			l.faults.note(m) // of a merge: there is nobody else who would be told
+		}
+	}
 	if !l.log.Enabled(context.Background(), level) {
 		return
 	}

@@ -39,6 +39,11 @@ func (s *Store) run() {
 		closed, crashed := s.closed, s.crashed
 		due, at := s.dueLocked(now)
 		s.mu.Unlock()
+		select {
+		case <-s.faults.met:
+			due = s.mend
+		default:
+		}
 		switch {
 		case crashed:
 			return
@@ -58,6 +63,8 @@ func (s *Store) run() {
 		select {
 		case <-s.wake:
 		case <-alarm:
+		case <-s.faults.met:
+			s.mend()
 		}
 	}
 }

@@ -38,11 +38,12 @@ type badgerEngine struct {
 	lock *os.File // held while it is open
 	// removing are the files of dropped tables that are being removed.
 	removing sync.WaitGroup
+	faults   *faults
 }
 
-func badgerOptions(dir string, log *slog.Logger) badger.Options {
+func badgerOptions(dir string, log *slog.Logger, f *faults) badger.Options {
 	return badger.DefaultOptions(dir).
-		WithLogger(&badgerLogger{log: log}).
+		WithLogger(&badgerLogger{log: log, faults: f}).
 		WithSyncWrites(true).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(1).
@@ -99,6 +100,7 @@ func (e *badgerEngine) commitOnce(ops []op) error {
 }
 
 func (e *badgerEngine) get(key []byte) (value []byte, err error) {
+	defer e.faults.catch(&err)()
 	err = e.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if err != nil {
@@ -113,7 +115,8 @@ func (e *badgerEngine) get(key []byte) (value []byte, err error) {
 	return value, err
 }
 
-func (e *badgerEngine) scan(prefix, from []byte, keysOnly bool, yield func(key, value []byte) bool) error {
+func (e *badgerEngine) scan(prefix, from []byte, keysOnly bool, yield func(key, value []byte) bool) (err error) {
+	defer e.faults.catch(&err)()
 	return e.db.View(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
 		defer it.Close()
@@ -145,6 +148,7 @@ func (e *badgerEngine) scan(prefix, from []byte, keysOnly bool, yield func(key, 
 }
 
 func (e *badgerEngine) last(prefix, upTo []byte) (key []byte, err error) {
+	defer e.faults.catch(&err)()
 	err = e.db.View(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix, Reverse: true})
 		defer it.Close()
@@ -160,7 +164,8 @@ func (e *badgerEngine) last(prefix, upTo []byte) (key []byte, err error) {
 // time than all else, some milliseconds a file, and nobody needs to wait for it.
 // A crash leaves files that the MANIFEST says are gone; the next opening removes
 // them.
-func (e *badgerEngine) drop(prefixes [][]byte) error {
+func (e *badgerEngine) drop(prefixes [][]byte) (err error) {
+	defer e.faults.catch(&err)()
 	// Whoever reads a table keeps its file.
 	txn := e.db.NewTransaction(false)
 	it := txn.NewIterator(badger.IteratorOptions{})

@@ -32,6 +32,7 @@ type exam struct {
 	manifest manifest
 	rewrite  bool // the MANIFEST must be written anew
 	next     uint64
+	faulty   map[string]bool // could not be read while the store was open
 	// Figures for fsck.
 	rows, batches, badBatches, checked int
 }
@@ -65,6 +66,10 @@ func (x *exam) find(file, problem, action string, loss bool) {
 // as the work goes on; nil for no one.
 func examine(dir string, deep int64, step func(done, total int64)) (*exam, error) {
 	x := &exam{dir: dir, tables: map[uint64]*tableFile{}, next: 1}
+	var all bool
+	if x.faulty, all = readFaults(dir); all {
+		deep = -1
+	}
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("storage: look into %s: %w", dir, err)

@@ -44,7 +44,7 @@ func (x *exam) examineTables(deep int64, step func(done, total int64)) error {
 	})
 	left := deep
 	for _, t := range order {
-		if deep < 0 || t.size <= left {
+		if deep < 0 || t.size <= left || x.faulty[t.name] {
 			left -= t.size
 			if err := x.examineBlocks(t); err != nil {
 				return err

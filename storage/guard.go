@@ -26,6 +26,8 @@ type repairs struct {
 	aside int  // files set aside
 	rows  int  // rows taken out of damaged files
 	loss  bool // something may be missing
+	// faults are told what cannot be read while the store is open.
+	faults *faults
 }
 
 // guard looks at a closed store before Badger does, mends what would keep it

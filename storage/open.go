@@ -21,6 +21,7 @@ type Store struct {
 	// marks has a lock of its own.
 	marks  *marks
 	keeper keeper
+	faults *faults
 
 	wake    chan struct{} // one token: there is something for the committer
 	stopped chan struct{} // closed when the committer has ended
@@ -133,7 +134,11 @@ func Open(o Options) (*Store, error) {
 	if o.engine == nil {
 		o.engine = func(r *repairs) (engine, error) { return openGuarded(o.Dir, o.Logger, pillow, r) }
 	}
-	return open(o, pillow)
+	s, err := open(o, pillow)
+	for n := 0; n < 3 && errors.Is(err, errFault); n++ {
+		s, err = open(o, pillow) // it was noted which file it is, and that goes aside now
+	}
+	return s, err
 }
 
 // OpenMemory opens a store that has the same semantic and keeps everything in
@@ -152,7 +157,7 @@ func OpenMemory(o Options) (*Store, error) {
 }
 
 func open(o Options, pillow *pillow) (*Store, error) {
-	var mended repairs
+	mended := repairs{faults: newFaults(o.Dir, o.Logger)}
 	eng, err := o.engine(&mended)
 	if err != nil {
 		return nil, err
@@ -163,7 +168,7 @@ func open(o Options, pillow *pillow) (*Store, error) {
 		o.Logger.Warn("storage: the marks beside the store cannot be read: a lost tail would not be noticed", "error", err)
 	}
 	s := &Store{
-		o: o, eng: eng, pillow: pillow,
+		o: o, eng: eng, pillow: pillow, faults: mended.faults,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		cur: &txn{}, nextID: 1, born: time.Now(),
 		named: map[string]*Queue{}, sessions: map[string]*Queue{}, byID: map[uint32]*Queue{},

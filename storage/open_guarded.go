@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -56,13 +57,16 @@ func openGuarded(dir string, log *slog.Logger, room *pillow, r *repairs) (eng en
 		func() (repairs, error) { return startOver(dir, log) },
 	} {
 		done, stepErr := step()
-		*r = repairs{r.aside + done.aside, r.rows + done.rows, r.loss || done.loss}
+		r.aside, r.rows, r.loss = r.aside+done.aside, r.rows+done.rows, r.loss || done.loss
 		if err = stepErr; err != nil {
 			return nil, err
 		}
 		var db *badger.DB
-		if db, err = openCaught(dir, log); err == nil {
-			return &badgerEngine{db: db, lock: lock}, nil
+		if db, err = openCaught(dir, log, r.faults); err == nil {
+			if err = r.faults.mended(); err != nil {
+				return nil, errors.Join(err, db.Close())
+			}
+			return &badgerEngine{db: db, lock: lock, faults: r.faults}, nil
 		}
 		if unwritten(err) {
 			return nil, err
@@ -80,13 +84,14 @@ func unwritten(err error) bool {
 
 // openCaught opens a folder whose lock is held. Badger panics over some of
 // what may be damaged.
-func openCaught(dir string, log *slog.Logger) (db *badger.DB, err error) {
+func openCaught(dir string, log *slog.Logger, f *faults) (db *badger.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("storage: open %s: %v", dir, p)
 		}
 	}()
-	db, err = badger.Open(badgerOptions(dir, log).WithBypassLockGuard(true))
+	db, err = badger.Open(badgerOptions(dir, log, f).WithBypassLockGuard(true))
 	if err != nil {
 		return nil, fmt.Errorf("storage: open %s: %w", dir, err)
 	}
@@ -99,7 +104,7 @@ func openBadger(dir string, log *slog.Logger) (engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := openCaught(dir, log)
+	db, err := openCaught(dir, log, nil)
 	if err != nil {
 		lock.Close()
 		return nil, err

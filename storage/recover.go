@@ -12,13 +12,34 @@ import (
 // memtables, and opened again: after one failed sync later ones may succeed
 // over a hole.
 func (s *Store) fail(err error, txns []*txn) {
-	err = fmt.Errorf("storage: the commit failed, and nothing is acknowledged until the store was reopened: %w", err)
-	s.o.Logger.Error("storage: commit failed", "error", err)
+	s.mu.Lock()
+	s.stats.Failures++
+	s.mu.Unlock()
+	s.halt(fmt.Errorf("storage: the commit failed, and nothing is acknowledged until the store was reopened: %w", err), txns)
+}
+
+// mend reopens the store because a part of it cannot be read, which sets that
+// aside. What waits is committed before.
+func (s *Store) mend() {
+	s.mu.Lock()
+	before := s.stats.Failures
+	s.mu.Unlock()
+	s.flush(false)
+	s.mu.Lock()
+	reopened := s.stats.Failures != before
+	s.mu.Unlock()
+	if !reopened {
+		s.halt(fmt.Errorf("%w: the store is reopened without it", errFault), nil)
+	}
+}
+
+// halt ends everything that waits with err, and gets the store back.
+func (s *Store) halt(err error, txns []*txn) {
+	s.o.Logger.Error("storage: nothing is taken until the store was reopened", "error", err)
 	var dones []func(error)
 	var wakes []func()
 	s.mu.Lock()
 	s.failed = err
-	s.stats.Failures++
 	s.watchLocked()
 	all := append(append(slices.Clone(txns), s.sealed...), s.cur)
 	s.sealed, s.cur = nil, &txn{}
@@ -121,11 +142,18 @@ func (s *Store) reopen() error {
 	}
 	s.engMu.Lock()
 	defer s.engMu.Unlock()
-	var mended repairs
+	mended := repairs{faults: s.faults}
 	eng, err := s.o.engine(&mended)
 	s.mu.Lock()
 	s.stats.SetAside += uint64(mended.aside)
 	s.stats.Salvaged += uint64(mended.rows)
+	if mended.loss {
+		// What is small is in memory too, and written anew.
+		for _, q := range s.byID {
+			q.unsavedLocked()
+			s.touchLocked(q, 0)
+		}
+	}
 	s.mu.Unlock()
 	if err != nil {
 		s.o.Logger.Error("storage: reopen", "error", err)

@@ -377,7 +377,7 @@ func merged(t *testing.T, dir string) {
 				fresh++
 			}
 		}
-		if fresh < badgerOptions("", nil).NumLevelZeroTables {
+		if fresh < badgerOptions("", nil, nil).NumLevelZeroTables {
 			return
 		}
 	}
