@@ -119,27 +119,58 @@ func runGateway(ctx context.Context, cfg *configs.Config, reload func() (*config
 	return errors.Join(failed, g.Shutdown(stop))
 }
 
+// reloadable is what untilEnd needs of a gateway.
+type reloadable interface {
+	Failed() <-chan error
+	// Reload must return soon when ctx ends.
+	Reload(ctx context.Context, cfg *configs.Config) error
+}
+
 // untilEnd returns when the gateway is to be stopped; the error is that of a part
 // which has failed. Meanwhile each hangup makes it read its configuration again.
-func untilEnd(ctx context.Context, g *gateway.Gateway, log *slog.Logger, hangup <-chan os.Signal, reload func() (*configs.Config, error)) error {
+func untilEnd(ctx context.Context, g reloadable, log *slog.Logger, hangup <-chan os.Signal, reload func() (*configs.Config, error)) error {
 	for {
+		var failed error
 		select {
 		case <-ctx.Done():
 			log.Info("stopping")
 			return nil
-		case err := <-g.Failed():
-			log.Error("stopping: a part has failed", "error", err)
-			return err
+		case failed = <-g.Failed():
 		case <-hangup:
+			failed = takeOver(ctx, g, log, reload)
 		}
-		cfg, err := reload()
-		if err == nil {
-			err = g.Reload(cfg)
-		}
-		if err != nil {
-			log.Error("the configuration is not taken over: the one before stays in use", "error", err)
+		if failed != nil {
+			log.Error("stopping: a part has failed", "error", failed)
+			return failed
 		}
 	}
+}
+
+// takeOver has the gateway read its configuration again. Neither the end of ctx nor
+// a part that fails waits for bridges that take their time to end; the error is
+// that of such a part.
+func takeOver(ctx context.Context, g reloadable, log *slog.Logger, reload func() (*configs.Config, error)) (failed error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() {
+		cfg, err := reload()
+		if err == nil {
+			err = g.Reload(ctx, cfg)
+		}
+		done <- err
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case failed = <-g.Failed():
+		stop()
+		err = <-done
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Error("the configuration is not taken over: the one before stays in use", "error", err)
+	}
+	return failed
 }
 
 func newLogger(l configs.Log) *slog.Logger {
