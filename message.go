@@ -185,6 +185,8 @@ type SessionState struct {
 	// MQTT 3.1.1 session with CleanSession 0.
 	Expiry        uint32
 	Subscriptions []Subscription
+	// Username is the user whose session it is; "" if nobody knows.
+	Username string
 	// Inbound are the packet identifiers of QoS 2 messages received and not
 	// yet released by PUBREL.
 	Inbound []uint16

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -87,15 +88,28 @@ func (c *conn) mayPublish(name string) bool {
 }
 
 // mayReceive reports whether the client may be sent a message of a topic name,
-// whatever has brought it: a session may be another user's, or older than a
-// change of the configuration.
+// whatever has brought it: its subscription may be older than a change of the
+// configuration.
 func (c *conn) mayReceive(name string) bool {
 	r := c.rights.Load()
-	if r == nil || (*r).Receive(name) {
-		return true
+	return r == nil || (*r).Receive(name)
+}
+
+// denied is the opposite, counted: the message does not go to the client.
+func (c *conn) denied(name string) bool {
+	if c.mayReceive(name) {
+		return false
 	}
 	c.srv.stats.droppedDenied.Add(1)
-	return false
+	return true
+}
+
+// denied reports whether a new message is not for the session, since its user is
+// connected and may not receive it, counted. What of a user that is away is kept,
+// and looked at when it comes.
+func (s *session) denied(name string) bool {
+	c := s.conn.Load()
+	return c != nil && !c.mayReceive(name) && !c.isClosing() && c.denied(name)
 }
 
 // mayFilter reports whether the client may subscribe to a filter.
@@ -112,24 +126,26 @@ func (c *conn) setRights(r Rights) {
 	c.rights.Store(&r)
 }
 
-// review asks again what the client may do. The error is why it may stay no
-// longer.
-func (c *conn) review() error {
-	var was Rights
+// review asks again what the client may do, and returns what it might before. The
+// error is why it may stay no longer.
+func (c *conn) review() (before Rights, err error) {
 	if r := c.rights.Load(); r != nil {
-		was = *r
+		before = *r
 	}
-	rights, err := c.srv.opts.Access.Review(c.login.Load(), was)
+	rights, err := c.srv.opts.Access.Review(c.login.Load(), before)
 	if err == nil {
 		c.setRights(rights)
+		c.withheld.again.Store(true)
+		c.signal()
 	}
-	return err
+	return before, err
 }
 
 // ReviewAccess is to be called when Access has changed. Clients that it would
 // not let in any more are disconnected (MQTT 5: 0x87), as are those with a
-// subscription that they may not have any more, which they lose when they come
-// back. What the others may do changes at once; nothing else of them does.
+// subscription that they may not have any more: what it brings is not for them
+// as long as that is so. What the others may do changes at once; nothing else of
+// them does. No subscription ends by it and nothing that is queued is lost.
 func (s *Server) ReviewAccess() {
 	s.accessChanges.Add(1)
 	s.mu.Lock()
@@ -147,41 +163,53 @@ func (s *Server) ReviewAccess() {
 		if c.login.Load() == nil {
 			continue // logIn asks once more
 		}
-		if err := c.review(); err != nil {
+		before, err := c.review()
+		if err != nil {
 			c.close(err)
 		} else if ss == nil {
 			continue
-		} else if filter, ok := c.forbidden(ss); ok {
+		} else if filter, ok := c.newlyForbidden(ss, before); ok {
 			c.close(&Refusal{packet.NotAuthorized, "it has a subscription that it may not have any more: " + filter})
 		}
 	}
+	s.wakeShares()
 }
 
-// forbidden returns a subscription of the session that the client may not have.
-func (c *conn) forbidden(ss *session) (filter string, ok bool) {
+// newlyForbidden returns a subscription of the session that the client may not
+// have any more, and might with the rights that it had before.
+func (c *conn) newlyForbidden(ss *session, before Rights) (filter string, ok bool) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	for f := range ss.subs {
-		if _, topics, _ := topic.ParseShared(f); !c.mayFilter(topics) {
+		if _, topics, _ := topic.ParseShared(f); !c.mayFilter(topics) && (before == nil || before.Subscribe(topics)) {
 			return f, true
 		}
 	}
 	return "", false
 }
 
-// dropForbidden ends the subscriptions of a session that is taken up again which
-// the client may not have: they are another user's, or from before a change.
-func (c *conn) dropForbidden(ss *session) (dropped bool) {
-	for {
-		filter, ok := c.forbidden(ss)
-		if !ok {
-			return dropped
-		}
-		c.srv.log.Warn("a subscription of the session is denied now", "client_id", c.clientID, "username", c.username, "filter", filter)
-		ss.mu.Lock()
-		ss.removeLocked(filter)
-		ss.mu.Unlock()
-		c.srv.router.unsubscribe(ss, filter)
-		dropped = true
+// user is who the client has proved to be; "" for one that may do everything
+// without that.
+func (c *conn) user() string {
+	l := c.login.Load()
+	if l == nil || c.rights.Load() == nil {
+		return ""
 	}
+	return l.Username
+}
+
+// mayTakeUp refuses a durable session that belongs to another user: a client
+// identifier is no proof. It leaves alone whoever is connected with it.
+func (c *conn) mayTakeUp(ss *session) error {
+	ss.mu.Lock()
+	owner := ss.username
+	ss.mu.Unlock()
+	user := c.user()
+	if !ss.durable || owner == "" || user == "" || owner == user {
+		return nil
+	}
+	c.srv.stats.refusedLogins.Add(1)
+	return &Refusal{packet.ClientIdentifierNotValid, fmt.Sprintf(
+		"user %q may not take up the session %q, which is that of user %q: give the device another client identifier, or end the session by connecting once as %q with clean session 1",
+		user, c.clientID, owner, owner)}
 }

@@ -70,6 +70,9 @@ type conn struct {
 	// held is an item that was taken from the outbox and cannot be sent yet;
 	// without Msg there is none. Only the writer uses it, and detach after it.
 	held holdfast.Item
+	// withheld are items that the client may not have; see withhold. The same
+	// goroutines use it, except for its atomic fields.
+	withheld withheld
 	// queueAliases are for what the writer takes from the session; only the
 	// writer uses them. nil if the client takes none.
 	queueAliases *toldAliases
@@ -332,7 +335,7 @@ func (c *conn) push(m *holdfast.Message, kept bool) bool {
 // sendPublishQoS0 sends a QoS 0 message with this topic, or drops and counts it
 // when the client reads too slowly.
 func (c *conn) sendPublishQoS0(p *packet.Publish, topic string) {
-	if !c.mayReceive(topic) {
+	if c.denied(topic) {
 		return
 	}
 	c.mu.Lock()

@@ -194,7 +194,7 @@ func (d *fakeDisk) Change(c *holdfast.SessionChange, done func(error)) {
 				st = &holdfast.SessionState{ClientID: c.ClientID}
 				d.sessions[c.ClientID] = st
 			}
-			st.Expiry, st.Subscriptions, st.Detached = c.Save.Expiry, c.Save.Subscriptions, c.Save.Detached
+			st.Expiry, st.Subscriptions, st.Detached, st.Username = c.Save.Expiry, c.Save.Subscriptions, c.Save.Detached, c.Save.Username
 			d.left[c.ClientID] = time.Now()
 		}
 		if st == nil {

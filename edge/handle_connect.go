@@ -114,7 +114,8 @@ func (c *conn) logIn(p *packet.Connect) error {
 	c.setRights(rights)
 	c.login.Store(&l)
 	if c.srv.accessChanges.Load() != changes {
-		return c.review() // ReviewAccess has not seen this one
+		_, err = c.review() // ReviewAccess has not seen this one
+		return err
 	}
 	return nil
 }
@@ -199,8 +200,7 @@ func (c *conn) makeConnectSafe(s *session, present bool, will *holdfast.Will) er
 	results := make(chan error, 2)
 	waits := 0
 	store := c.srv.opts.Store
-	dropped := present && c.dropForbidden(s)
-	if change := c.sessionChange(s, present, dropped); change != nil {
+	if change := c.sessionChange(s, present); change != nil {
 		waits++
 		store.Change(change, func(err error) { results <- err })
 	}
@@ -224,8 +224,8 @@ func (c *conn) makeConnectSafe(s *session, present bool, will *holdfast.Will) er
 }
 
 // sessionChange is what of the session is to be stored before CONNACK; nil if
-// nothing is. changed: its subscriptions are others than on disk.
-func (c *conn) sessionChange(s *session, present, changed bool) *holdfast.SessionChange {
+// nothing is.
+func (c *conn) sessionChange(s *session, present bool) *holdfast.SessionChange {
 	c.srv.mu.Lock()
 	away := s.savedDetached
 	s.savedDetached = false
@@ -234,10 +234,13 @@ func (c *conn) sessionChange(s *session, present, changed bool) *holdfast.Sessio
 	defer s.mu.Unlock()
 	same := s.expiry == c.expiry
 	s.expiry = c.expiry
+	if user := c.user(); s.username == "" && user != "" {
+		s.username, same = user, false
+	}
 	switch {
 	case s.durable && !present:
 		return &holdfast.SessionChange{ClientID: c.clientID, Reset: true, Save: s.stateLocked()}
-	case s.durable && (away || !same || changed):
+	case s.durable && (away || !same):
 		return &holdfast.SessionChange{ClientID: c.clientID, Save: s.stateLocked()}
 	case s.replacesDurable:
 		return &holdfast.SessionChange{ClientID: c.clientID, Reset: true}

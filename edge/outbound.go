@@ -40,9 +40,13 @@ func packetIDOf(id holdfast.ItemID) uint16 {
 func (c *conn) fillFromSession(buf []byte) ([]byte, error) {
 	s := c.sess
 	buf = c.fillRetained(buf, len(buf)+fillTarget/2)
+	c.releaseWithheld()
 	for full := len(buf) + fillTarget; len(buf) < full && s.windowOpen(c.window); {
 		it, ok := c.held, c.held.Msg != nil
 		if !ok {
+			if c.withheld.full() {
+				return buf, nil
+			}
 			var err error
 			if it, ok, err = s.outbox.TryNext(); err != nil {
 				return buf, err
@@ -50,6 +54,11 @@ func (c *conn) fillFromSession(buf []byte) ([]byte, error) {
 		}
 		if !ok {
 			return buf, nil
+		}
+		if !s.wasReleased(it.ID) && !c.mayReceive(it.Msg.Topic) {
+			c.held = holdfast.Item{}
+			c.withhold(it)
+			continue
 		}
 		pid := packetIDOf(it.ID)
 		free, release := s.takeOff(pid, it)
@@ -64,8 +73,6 @@ func (c *conn) fillFromSession(buf []byte) ([]byte, error) {
 		switch {
 		case release:
 			c.release(pid, it.ID)
-		case !c.mayReceive(it.Msg.Topic):
-			s.refused(pid)
 		default:
 			out, ok, err := c.appendItem(buf, it, pid)
 			if err != nil {
@@ -117,6 +124,13 @@ func (s *session) takeOff(pid uint16, it holdfast.Item) (ok, release bool) {
 	}
 	s.inflight[pid] = o
 	return true, release
+}
+
+// wasReleased reports whether PUBREC has come for a message on an earlier connection.
+func (s *session) wasReleased(id holdfast.ItemID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.releasedBefore[id.Position()]
 }
 
 // pubrec notes a PUBREC and returns in which state the message was before.

@@ -281,7 +281,7 @@ func (c *conn) fillRetained(buf []byte, full int) []byte {
 }
 
 func (c *conn) appendRetained(buf []byte, w wanted) []byte {
-	if !c.mayReceive(w.topic) {
+	if c.denied(w.topic) {
 		return buf
 	}
 	r := &c.srv.retained

@@ -319,7 +319,7 @@ func (s *Server) accept(p publication, msg *holdfast.Message, done func(error)) 
 		d, ok := d.of(p.msg)
 		qos := min(d.qos, p.msg.QoS)
 		switch {
-		case !ok || qos == 0:
+		case !ok || qos == 0 || d.sess.denied(p.msg.Topic):
 		case d.sess.durable:
 			pub.Sessions = append(pub.Sessions, holdfast.Delivery{
 				ClientID: d.sess.clientID, QoS: qos, Retain: d.retain(p.msg), SubscriptionIDs: d.ids()})
@@ -381,7 +381,7 @@ func (s *Server) deliver(dests []destination, m *holdfast.Message, qos byte) {
 	for _, d := range dests {
 		d, ok := d.of(m)
 		c := d.sess.conn.Load()
-		if c == nil || !ok || d.sess.durable || min(d.qos, m.QoS) != qos {
+		if c == nil || !ok || d.sess.durable || min(d.qos, m.QoS) != qos || c.denied(m.Topic) {
 			continue
 		}
 		if !c.push(withDelivery(m, qos, d.retain(m)).WithSubscriptionIDs(d.ids()), false) && c.close(errSlow) {

@@ -43,6 +43,9 @@ type session struct {
 	savedDetached  bool
 
 	mu sync.Mutex
+	// username is the user whose session it is, who alone may take it up; "" as
+	// long as only clients had it that needed no login. Guarded by mu.
+	username string
 	// expiry is the Session Expiry Interval in seconds (MQTT 5, 3.1.2.11.2).
 	// Guarded by mu.
 	expiry uint32
@@ -87,7 +90,7 @@ func (s *session) attached() bool { return s.conn.Load() != nil }
 
 // stateLocked is the part of the session that a SessionChange saves.
 func (s *session) stateLocked() *holdfast.SessionState {
-	st := &holdfast.SessionState{ClientID: s.clientID, Expiry: s.expiry}
+	st := &holdfast.SessionState{ClientID: s.clientID, Expiry: s.expiry, Username: s.username}
 	for _, f := range slices.Sorted(maps.Keys(s.subs)) {
 		st.Subscriptions = append(st.Subscriptions, s.subs[f])
 	}
@@ -124,7 +127,7 @@ func (s *Server) restoreSession(st holdfast.SessionState, now time.Time) error {
 		return fmt.Errorf("open the queue of session %q: %w", st.ClientID, err)
 	}
 	ss := s.newSession(st.ClientID, true)
-	ss.outbox, ss.expiry, ss.savedDetached = box, st.Expiry, st.Detached
+	ss.outbox, ss.expiry, ss.savedDetached, ss.username = box, st.Expiry, st.Detached, st.Username
 	if st.Expiry != holdfast.NeverExpires {
 		ss.endsAt = now.Add(life - st.Away)
 	}
@@ -160,6 +163,10 @@ func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err err
 		}
 		old := s.sessions[c.clientID]
 		if old != nil {
+			if err := c.mayTakeUp(old); err != nil {
+				s.mu.Unlock()
+				return nil, false, err
+			}
 			if other := old.conn.Load(); other != nil {
 				s.mu.Unlock()
 				if !held {
@@ -245,7 +252,7 @@ func (s *Server) detach(c *conn, will *holdfast.Will) *holdfast.Will {
 	if c.held.Msg != nil {
 		ids = append(ids, c.held.ID)
 	}
-	ss.outbox.Release(ids...)
+	ss.outbox.Release(append(ids, c.withheld.ids...)...)
 	return s.leaveLocked(ss, will)
 }
 

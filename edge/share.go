@@ -63,20 +63,22 @@ func (sh *share) durableLocked() bool {
 	return slices.ContainsFunc(sh.members, func(m member) bool { return m.sess.durable })
 }
 
-// pick takes the member whose turn it is among those that are connected, first
+// pick takes the member whose turn it is among those that are connected and may
+// have the subscription, first
 // among those that keep up; ready tells that it does. ok is false if none is
 // connected.
 func (sh *share) pick() (m member, ready, ok bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	at := -1
+	_, topics, _ := topic.ParseShared(sh.filter)
 	for i := range sh.members {
 		n := (sh.next + i) % len(sh.members)
 		c := sh.members[n].sess.conn.Load()
-		if c == nil || !c.isStarted() {
+		if c == nil || !c.isStarted() || !c.mayFilter(topics) {
 			continue
 		}
-		if sh.members[n].sess.outbox.Len() < 2*c.window {
+		if sh.members[n].sess.outbox.Len()-int(c.withheld.count.Load()) < 2*c.window {
 			at, ready = n, true
 			break
 		}

@@ -178,33 +178,6 @@ func TestAUserStaysWithinItsTopics(t *testing.T) {
 	b.connect("p2", pump, withWill("out/pump/x", "x", 0, false))
 }
 
-// A client identifier is no proof: what one user's session is owed, another one
-// that takes it up must not see.
-func TestASessionOfAnotherUserGivesNothingAway(t *testing.T) {
-	disk := newFakeDisk()
-	u := newUsers(t, AnonymousLoopback, everywhere("boss"),
-		User{Name: "guest", Password: cheapHash, Subscribe: []string{"open/#"}})
-	b := startWithUsers(t, disk, u)
-	s := b.connect("shared-id", durable, as("boss", "password"))
-	s.subscribe(1, "secret", 1, "open/a", 1)
-	s.disconnect()
-	p := b.connect("p")
-	p.publish("secret", "for the boss", 1, 1)
-	p.expectAck(packet.PUBACK, 1)
-	p.publish("open/a", "for all", 1, 2)
-	p.expectAck(packet.PUBACK, 2)
-	s = b.connect("shared-id", durable, as("guest", "password"))
-	s.expectPublish("open/a", "for all", 1)
-	p.publish("secret", "for the boss again", 1, 3)
-	p.expectAck(packet.PUBACK, 3)
-	s.expectNothing()
-	disk.mu.Lock()
-	defer disk.mu.Unlock()
-	if subs := disk.sessions["shared-id"].Subscriptions; len(subs) != 1 || subs[0].Filter != "open/a" {
-		t.Errorf("the session has %v on disk", subs)
-	}
-}
-
 func TestRetainedMessagesAreForThoseWhoMay(t *testing.T) {
 	u := newUsers(t, AnonymousLoopback, User{Name: "guest", Password: cheapHash, Subscribe: []string{"open/#"}})
 	b := startWithUsers(t, newFakeDisk(), u)

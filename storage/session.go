@@ -9,11 +9,15 @@ import (
 	"holdfast"
 )
 
-const sessionVersion = 1
+// sessionOfUser is the version of the rows that begin with a user name.
+const sessionVersion, sessionOfUser = 1, 2
 
 // encodeSession has the age of the store at its end if the session is detached.
 func encodeSession(st *holdfast.SessionState, age int64) []byte {
 	b := []byte{sessionVersion}
+	if st.Username != "" {
+		b = appendString([]byte{sessionOfUser}, st.Username)
+	}
 	b = binary.BigEndian.AppendUint32(b, st.Expiry)
 	b = binary.AppendUvarint(b, uint64(len(st.Subscriptions)))
 	for _, sub := range st.Subscriptions {
@@ -37,9 +41,16 @@ func encodeSession(st *holdfast.SessionState, age int64) []byte {
 
 // decodeSession also returns the age of the store when the session was detached.
 func decodeSession(v []byte) (st holdfast.SessionState, age int64, err error) {
-	d, err := unseal(v, sessionVersion, "session")
+	version := byte(sessionVersion)
+	if len(v) > 0 && v[0] == sessionOfUser {
+		version = sessionOfUser
+	}
+	d, err := unseal(v, version, "session")
 	if err != nil {
 		return st, 0, err
+	}
+	if version == sessionOfUser {
+		st.Username = d.string()
 	}
 	if len(d.b) < 4 {
 		return st, 0, corrupt("session")
@@ -97,7 +108,7 @@ func (s *Store) Sessions() ([]holdfast.SessionState, error) {
 				}
 				saved[id] = true
 				have := at(id)
-				have.Expiry, have.Subscriptions, have.Detached = st.Expiry, st.Subscriptions, st.Detached
+				have.Expiry, have.Subscriptions, have.Detached, have.Username = st.Expiry, st.Subscriptions, st.Detached, st.Username
 				left[id] = age
 			case k[5] == metaInbound && len(rest) == 2:
 				at(id).Inbound = append(at(id).Inbound, binary.BigEndian.Uint16(rest))

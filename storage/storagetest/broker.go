@@ -23,6 +23,9 @@ func sessions(b *bench) {
 			{Filter: "a/#", QoS: 2, NoLocal: true, RetainHandling: 2, Identifier: 70000},
 			{Filter: long[:1000], QoS: 1, RetainAsPublished: true},
 		}}
+		if i > 0 {
+			st.Username = "user " + id
+		}
 		b.change(&holdfast.SessionChange{ClientID: id, Save: &st})
 		st.ClientID = id
 		want[id] = st
