@@ -191,7 +191,7 @@ func eventually(t testing.TB, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	end := time.After(20 * time.Second)
+	end := time.After(60 * time.Second) // no test that passes waits it out
 	for !cond() {
 		select {
 		case <-tick.C:
