@@ -274,6 +274,7 @@ func (c *connection) finishBeside(f *flight, err error) {
 	switch {
 	case err == nil:
 		c.b.queue.Ack(f.item.ID)
+		c.b.thin.arrived(f.item)
 		c.b.status.acked.Add(1)
 		c.b.status.beside.Add(1)
 	case errors.Is(err, holdfast.ErrTooLarge):
@@ -310,7 +311,7 @@ func (c *connection) settleBeside() time.Duration {
 		end := f.sent.Add(besideWait)
 		switch {
 		case !c.besideHopeLocked(c.b.encodings[f.item.Route]):
-			c.b.queue.Release(f.item.ID)
+			c.b.thin.comeBack(f.item)
 		case !end.After(now):
 			reason := ReasonRefused
 			if errors.Is(f.why, holdfast.ErrTooLarge) {

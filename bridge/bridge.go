@@ -216,7 +216,7 @@ func New(o Options) (*Bridge, error) {
 		}
 	}
 	b.findEchoes()
-	b.thin = newThinner(rules, b.late, b.leaveOut, b.unthinned)
+	b.thin = newThinner(rules, b.late, b.leaveOut, b.letBack, b.unthinned)
 	if len(b.out) > 0 && o.Queue == nil {
 		fault("routes go out, but there is no queue")
 	}

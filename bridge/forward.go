@@ -103,6 +103,9 @@ func (c *connection) nextToSend() (holdfast.Item, error) {
 // leaveOut drops a message that its route does not want to go.
 func (b *Bridge) leaveOut(id holdfast.ItemID, reason string) { b.queue.Drop(id, reason) }
 
+// letBack gives messages back to the queue.
+func (b *Bridge) letBack(ids ...holdfast.ItemID) { b.queue.Release(ids...) }
+
 // unthinned counts that a bound of sampling was met.
 func (b *Bridge) unthinned() {
 	b.status.unthinned.Add(1)
@@ -208,6 +211,7 @@ func (c *connection) finish(f *flight, err error) {
 	switch {
 	case err == nil:
 		c.b.queue.Ack(f.item.ID)
+		c.b.thin.arrived(f.item)
 		c.acked++
 		now := time.Now()
 		rtt := now.Sub(f.sent)
@@ -298,7 +302,8 @@ func (c *connection) giveBack(died bool, ended time.Time) {
 		c.quarantine(f, ReasonKills, fmt.Errorf("the connection has died %d times in a row with this message as the oldest", c.b.maxAttempts))
 		c.removeLocked(f)
 	}
-	ids := make([]holdfast.ItemID, 0, c.inflight)
+	kept := c.b.thin.giveBack()
+	ids := make([]holdfast.ItemID, 0, c.inflight+len(kept))
 	for f := c.head; f != nil; f = f.next {
 		ids = append(ids, f.item.ID)
 		c.b.thin.forget(f.item)
@@ -307,7 +312,7 @@ func (c *connection) giveBack(died bool, ended time.Time) {
 		ids = append(ids, f.item.ID)
 		c.b.thin.forget(f.item)
 	}
-	ids = append(ids, c.b.thin.giveBack()...)
+	ids = append(ids, kept...)
 	if len(ids) > 0 {
 		c.b.queue.Release(ids...)
 	}

@@ -3,6 +3,7 @@ package bridge
 import (
 	"cmp"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -17,19 +18,21 @@ import (
 // held until it is over, and the others are dropped(sampled). Time is that of
 // receipt, so a backlog is thinned out like what is fresh.
 //
-// Route.OnChange: a message whose payload and RETAIN flag are those of the last
-// one sent on its topic is dropped(unchanged). What was sent is not remembered
-// over a restart, nor when it is not known to have arrived.
+// Route.OnChange: see unchanged.go.
+//
+// What was let through and comes back from the queue, because it went beside the
+// upstream in use and could not go there, goes again whatever was sent since.
 //
 // What is held stays in the queue, on disk, until it is acknowledged or dropped;
-// when the connection ends it is given back. Bounds: the last message of maxThin
-// topics is known, those of further topics all go; maxHeld messages and
+// when the connection ends it is given back. Bounds: the intervals of maxThin
+// topics are known, the messages of further topics all go; maxHeld messages and
 // maxHeldBytes are held, and for one more the one that has been held longest goes
 // early. Both are counted in Status.Unthinned and logged.
 const (
 	maxThin      = 10_000
 	maxHeld      = 1000 // well below the gaps that a queue remembers
 	maxHeldBytes = 4 << 20
+	maxReturning = 1000      // that come back, far more than ever wait beside
 	unthinnedLog = time.Hour // between two warnings
 
 	reasonSampled   = "sampled"
@@ -48,52 +51,57 @@ type thinKey struct {
 
 // thinned is what is known of one topic of one route.
 type thinned struct {
-	start  time.Time // of the interval; zero: the next message goes
-	held   *holdfast.Item
-	due    time.Time // of held, by a clock that nobody sets
-	sum    uint64    // of what was sent last
-	hasSum bool
+	start time.Time // of the interval; zero: the next message goes
+	held  *holdfast.Item
+	due   time.Time // of held, by a clock that nobody sets
 }
 
 // thinner is between the queue and the connection. It is used by Run, and by
-// finish, which only forgets.
+// what ends a publish: arrived, forget and comeBack.
 type thinner struct {
-	rules map[string]thinRule // by route; empty: nothing is left out
-	late  func(id holdfast.ItemID) bool
-	drop  func(id holdfast.ItemID, reason string)
-	full  func() // a bound is met
-	seed  maphash.Seed
+	rules   map[string]thinRule // by route; empty: nothing is left out
+	late    func(id holdfast.ItemID) bool
+	drop    func(id holdfast.ItemID, reason string)
+	release func(ids ...holdfast.ItemID)
+	full    func() // a bound is met
 
-	mu     sync.Mutex
-	topics map[thinKey]*thinned
-	held   map[thinKey]*thinned              // those of topics that hold something
-	bytes  int                               // of them
-	first  time.Time                         // nothing held is due before, if there is any
-	ends   [2 * holdfast.LaneCount]time.Time // no interval of what is held ends before, by stream
-	ready  []holdfast.Item                   // to be sent, in this order
-	swept  time.Time                         // when topics was last looked through
+	mu        sync.Mutex
+	changes   changes
+	topics    map[thinKey]*thinned
+	held      map[thinKey]*thinned              // those of topics that hold something
+	bytes     int                               // of them
+	first     time.Time                         // nothing held is due before, if there is any
+	ends      [2 * holdfast.LaneCount]time.Time // no interval of what is held ends before, by stream
+	ready     []holdfast.Item                   // to be sent, in this order
+	returning map[holdfast.ItemID]struct{}      // let through, and in the queue again
+	swept     time.Time                         // when topics was last looked through
 }
 
-func newThinner(rules map[string]thinRule, late func(holdfast.ItemID) bool, drop func(holdfast.ItemID, string), full func()) *thinner {
+// newThinner makes one that tells the queue with drop and release what becomes
+// of its items.
+func newThinner(rules map[string]thinRule, late func(holdfast.ItemID) bool, drop func(holdfast.ItemID, string), release func(...holdfast.ItemID), full func()) *thinner {
 	return &thinner{
-		rules: rules, late: late, drop: drop, full: full, seed: maphash.MakeSeed(),
-		topics: map[thinKey]*thinned{}, held: map[thinKey]*thinned{},
+		rules: rules, late: late, drop: drop, release: release, full: full,
+		changes: changes{seed: maphash.MakeSeed(), topics: map[topicOfRoute]*change{}},
+		topics:  map[thinKey]*thinned{}, held: map[thinKey]*thinned{},
+		returning: map[holdfast.ItemID]struct{}{},
 	}
 }
 
 // take takes what the queue has handed out. What is to be sent of it, and of what
 // was held, comes out of next.
 func (t *thinner) take(it holdfast.Item) {
-	rule, ok := t.rules[it.Route]
+	rule := t.rules[it.Route]
 	at := it.Msg.Received
+	late := t.late(it.ID)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.passedLocked(t.stream(it.ID), at)
-	if !ok {
+	t.passedLocked(streamOf(it.ID, late), at)
+	if _, back := t.returning[it.ID]; back || rule.sample == 0 {
 		t.ready = append(t.ready, it)
 		return
 	}
-	key := t.key(it)
+	key := thinKey{it.Route, it.Msg.Topic, late}
 	e := t.topicLocked(key, rule, at)
 	if e == nil {
 		t.full()
@@ -101,7 +109,8 @@ func (t *thinner) take(it holdfast.Item) {
 		return
 	}
 	switch into := at.Sub(e.start); {
-	case rule.sample == 0:
+	case e.held != nil && it.ID.Lane() == e.held.ID.Lane() && it.ID < e.held.ID:
+		// It is not known why it is late: it must not cost the newer one.
 	case e.start.IsZero() || into < 0 || into >= rule.sample:
 		// passedLocked has let go of what was held, unless the clock was set back.
 		t.replaceLocked(key, e)
@@ -123,7 +132,7 @@ func (t *thinner) topicLocked(key thinKey, rule thinRule, at time.Time) *thinned
 	if now := time.Now(); len(t.topics) >= maxThin && now.Sub(t.swept) > time.Second {
 		t.swept = now
 		for k, e := range t.topics {
-			if r := t.rules[k.route]; !r.onChange && e.held == nil && at.Sub(e.start) >= r.sample {
+			if e.held == nil && at.Sub(e.start) >= t.rules[k.route].sample {
 				delete(t.topics, k)
 			}
 		}
@@ -160,7 +169,7 @@ func (t *thinner) holdLocked(key thinKey, e *thinned, it holdfast.Item, rest tim
 	if len(t.held) == 0 || e.due.Before(t.first) {
 		t.first = e.due
 	}
-	stream, end := t.stream(it.ID), e.start.Add(t.rules[key.route].sample)
+	stream, end := streamOf(it.ID, key.late), e.start.Add(t.rules[key.route].sample)
 	if t.ends[stream].IsZero() || end.Before(t.ends[stream]) {
 		t.ends[stream] = end
 	}
@@ -186,17 +195,13 @@ func (t *thinner) releaseLocked(key thinKey) {
 	t.ready = append(t.ready, t.letGoLocked(key, e))
 }
 
-// stream numbers what comes in the order of time: each lane, and its backlog.
-func (t *thinner) stream(id holdfast.ItemID) int {
+// streamOf numbers what comes in the order of time: each lane, and its backlog.
+func streamOf(id holdfast.ItemID, late bool) int {
 	n := int(id.Lane())
-	if t.late(id) {
+	if late {
 		n += holdfast.LaneCount
 	}
 	return n
-}
-
-func (t *thinner) key(it holdfast.Item) thinKey {
-	return thinKey{it.Route, it.Msg.Topic, t.late(it.ID)}
 }
 
 // passedLocked sends what is held of a stream whose interval was over at the
@@ -207,7 +212,7 @@ func (t *thinner) passedLocked(stream int, at time.Time) {
 	}
 	var next time.Time
 	t.releaseIfLocked(func(key thinKey, e *thinned) bool {
-		if t.stream(e.held.ID) != stream {
+		if streamOf(e.held.ID, key.late) != stream {
 			return false
 		}
 		end := e.start.Add(t.rules[key.route].sample)
@@ -268,8 +273,9 @@ func (t *thinner) next() (it holdfast.Item, ok bool) {
 		if t.ready = t.ready[1:]; len(t.ready) == 0 {
 			t.ready = nil
 		}
-		if t.rules[it.Route].onChange && !t.changedLocked(it) {
-			t.drop(it.ID, reasonUnchanged)
+		_, back := t.returning[it.ID]
+		delete(t.returning, it.ID)
+		if t.rules[it.Route].onChange && t.unchangedLocked(it, back) {
 			continue
 		}
 		return it, true
@@ -277,23 +283,14 @@ func (t *thinner) next() (it holdfast.Item, ok bool) {
 	return it, false
 }
 
-func (t *thinner) changedLocked(it holdfast.Item) bool {
-	e := t.topics[t.key(it)]
-	if e == nil {
-		return true
+// arrived is for a message that the far broker has acknowledged.
+func (t *thinner) arrived(it holdfast.Item) {
+	if !t.rules[it.Route].onChange {
+		return
 	}
-	var h maphash.Hash
-	h.SetSeed(t.seed)
-	h.Write(it.Msg.Payload)
-	if it.Msg.Retain {
-		h.WriteByte(1)
-	}
-	sum := h.Sum64()
-	if e.hasSum && e.sum == sum {
-		return false
-	}
-	e.sum, e.hasSum = sum, true
-	return true
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.flownLocked(it, true)
 }
 
 // forget is for a message that was sent and is not known to have arrived: the
@@ -308,9 +305,35 @@ func (t *thinner) forget(it holdfast.Item) {
 }
 
 func (t *thinner) forgetLocked(it holdfast.Item) {
-	if e := t.topics[t.key(it)]; e != nil {
-		e.start, e.hasSum = time.Time{}, false
+	t.flownLocked(it, false)
+	for _, late := range []bool{false, true} {
+		if e := t.topics[thinKey{it.Route, it.Msg.Topic, late}]; e != nil {
+			e.start = time.Time{}
+		}
 	}
+}
+
+// comeBack is for a message that next has given and that is released, to be sent
+// in another way.
+func (t *thinner) comeBack(it holdfast.Item) {
+	if _, ok := t.rules[it.Route]; !ok {
+		t.release(it.ID)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.flownLocked(it, false)
+	t.returnLocked(it.ID)
+}
+
+// returnLocked releases what goes whatever was sent since. What the queue drops
+// meanwhile does not come, so the oldest make room.
+func (t *thinner) returnLocked(id holdfast.ItemID) {
+	if len(t.returning) >= maxReturning {
+		delete(t.returning, slices.Min(slices.Collect(maps.Keys(t.returning))))
+	}
+	t.returning[id] = struct{}{}
+	t.release(id)
 }
 
 // giveBack returns what has to go back to the queue.
@@ -325,7 +348,8 @@ func (t *thinner) giveBack() (ids []holdfast.ItemID) {
 	for key, e := range t.held {
 		ids = append(ids, t.letGoLocked(key, e).ID)
 	}
-	return ids
+	clear(t.returning)
+	return append(ids, t.changes.groundLocked()...)
 }
 
 // holding is how many messages are held.

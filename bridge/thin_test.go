@@ -168,7 +168,7 @@ func TestMoreTopicsThanAreKnownAllGo(t *testing.T) {
 	var dropped []holdfast.ItemID
 	full := 0
 	th := newThinner(map[string]thinRule{"r": {sample: time.Minute}}, func(holdfast.ItemID) bool { return false },
-		func(id holdfast.ItemID, _ string) { dropped = append(dropped, id) }, func() { full++ })
+		func(id holdfast.ItemID, _ string) { dropped = append(dropped, id) }, func(...holdfast.ItemID) {}, func() { full++ })
 	at, pos := time.Now(), uint64(0)
 	put := func(name string, size int) {
 		pos++
