@@ -263,6 +263,27 @@ func TestTheFarBrokersBoundsAreKept(t *testing.T) {
 	up.Close()
 }
 
+// The link is lost, and the teller has ended; the reader does not know yet.
+func TestAPublishWhileTheConnectionEndsIsAnswered(t *testing.T) {
+	noLeaks(t)
+	up, far, err := conversation(t, accepted, PahoOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.(*mqtt5Upstream).written.drop()
+	answers := 0
+	up.Publish(&holdfast.Message{Topic: "a", QoS: 0}, false, func(err error) {
+		if answers++; !errors.Is(err, holdfast.ErrUnknown) {
+			t.Errorf("%v", err)
+		}
+	})
+	far.Close()
+	up.Close()
+	if answers != 1 {
+		t.Errorf("%d answers", answers)
+	}
+}
+
 func TestALinkOnWhichNoPingIsAnsweredIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up, far, err := conversation(t, accepted, PahoOptions{KeepAlive: time.Minute})

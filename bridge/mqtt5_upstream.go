@@ -165,8 +165,8 @@ func (u *mqtt5Upstream) publish(p *packet.Publish, done func(error)) error {
 		u.pending[p.PacketID] = done
 	}
 	u.sendLocked(b)
-	if p.QoS == 0 {
-		u.written.push(done)
+	if p.QoS == 0 && !u.written.push(done) { // the link has ended, and the teller with it
+		return u.unknown()
 	}
 	return nil
 }
