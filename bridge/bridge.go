@@ -363,7 +363,7 @@ func (b *Bridge) use(ctx context.Context, c *connection) (better *connection, er
 	}()
 	err = c.serve(ctx)
 	lasted := time.Since(since)
-	b.backoff.lasted(lasted, c.acked > 0)
+	b.backoff.lasted(lasted, c.acked > 0 && !errors.Is(err, errLater))
 	if better = <-returned; better != nil {
 		b.log.Info("bridge goes back to a preferred upstream", slog.String("from", c.name), slog.String("to", better.name))
 		return better, nil

@@ -43,6 +43,7 @@ type connection struct {
 	bytes      int
 	pace       pace
 	beside     beside
+	putOff     *flight   // the far broker may take it later; why the connection ends
 	acked      int       // on this connection
 	progress   time.Time // of the last acknowledgement, or of the first publish after idleness
 	sealed     bool      // the rest is back in the queue; nothing more counts
@@ -163,7 +164,7 @@ func (c *connection) serve(parent context.Context) error {
 			cause = err
 		}
 	}
-	c.giveBack(parent.Err() == nil && !errors.Is(cause, errDownlink) && !errors.Is(cause, errReturn), ended)
+	c.giveBack(parent.Err() == nil && !errors.Is(cause, errDownlink) && !errors.Is(cause, errReturn) && !errors.Is(cause, errLater), ended)
 	return cause
 }
 

@@ -227,7 +227,13 @@ func (c *connection) finish(f *flight, err error) {
 	default:
 		// MQTT sends again only after a new connection (MQTT 5, 4.4): the item
 		// stays unfinished and goes back when this one has ended.
-		c.cancel(fmt.Errorf("the answer to a publish did not come: %w", err))
+		switch {
+		case !errors.Is(err, errLater):
+			err = fmt.Errorf("the answer to a publish did not come: %w", err)
+		case !errors.Is(err, errFull) && c.putOff == nil:
+			c.putOff = f
+		}
+		c.cancel(err)
 		return
 	}
 	c.progress = time.Now()
@@ -300,6 +306,9 @@ func (c *connection) giveBack(died bool, ended time.Time) {
 	}
 	if f := c.firstSentLocked(); died && f != nil && f.mayHaveKilled(ended) && c.b.suspect.killed(f.item.ID, c.b.maxAttempts) {
 		c.quarantine(f, ReasonKills, fmt.Errorf("the connection has died %d times in a row with this message as the oldest", c.b.maxAttempts))
+		c.removeLocked(f)
+	} else if f := c.putOff; f != nil && c.b.suspect.putOff(f.item.ID, ended) {
+		c.quarantine(f, ReasonRefused, fmt.Errorf("the broker has not taken it for %v", laterPatience))
 		c.removeLocked(f)
 	}
 	kept := c.b.thin.giveBack()

@@ -103,11 +103,14 @@ func (u *mqtt5Upstream) answered(a packet.Ack) error {
 	case packet.NotAuthorized, packet.TopicNameInvalid, packet.PayloadFormatInvalid, packet.PacketTooLarge:
 		done(fmt.Errorf("%w: the broker says %v (0x%02x)", holdfast.ErrRefused, a.Code, byte(a.Code)))
 	default:
-		if a.Code.Failed() { // it may take it another time
-			done(fmt.Errorf("%w: the broker says %v (0x%02x)", holdfast.ErrUnknown, a.Code, byte(a.Code)))
-			return nil
+		switch {
+		case a.Code == packet.QuotaExceeded:
+			done(fmt.Errorf("%w: the broker takes no more now: %v (0x%02x): look at its limits, or set rate in [bridge.queue]", errFull, a.Code, byte(a.Code)))
+		case a.Code.Failed(): // it may take it another time
+			done(fmt.Errorf("%w: the broker says %v (0x%02x)", errLater, a.Code, byte(a.Code)))
+		default:
+			done(nil)
 		}
-		done(nil)
 	}
 	return nil
 }

@@ -215,7 +215,7 @@ func TestTheFarBrokersReasonsAreUnderstood(t *testing.T) {
 			}
 		})
 	}
-	for code, want := range map[byte]error{0: nil, 0x10: nil, 0x87: holdfast.ErrRefused, 0x97: holdfast.ErrUnknown, 0x80: holdfast.ErrUnknown} {
+	for code, want := range map[byte]error{0: nil, 0x10: nil, 0x87: holdfast.ErrRefused, 0x97: errFull, 0x80: errLater, 0x83: errLater} {
 		up, far, err := conversation(t, accepted, PahoOptions{})
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,11 @@
 package bridge
 
-import "holdfast"
+import (
+	"fmt"
+	"time"
+
+	"holdfast"
+)
 
 // The reasons for which a message is put into quarantine. They are keys of the
 // ledger, so there are no others.
@@ -15,6 +20,18 @@ const (
 // not to blame: the broker permits none of them, or the link carries none.
 const maxKillers = 10
 
+// The far broker has answered that it does not take a message, which may be its
+// own fault and pass: no connection was killed, and none is made again at once.
+var (
+	errLater = fmt.Errorf("%w: the broker may take the message later", holdfast.ErrUnknown)
+	// errFull: it is no message's fault.
+	errFull = fmt.Errorf("%w", errLater)
+)
+
+// laterPatience is how long the far broker may answer errLater to one message,
+// and to no other meanwhile, until that message is refused by it.
+const laterPatience = time.Hour
+
 // suspect is the message that was the oldest one sent and unacknowledged when
 // the last connection died. The counts live in memory: a restart begins anew.
 // It belongs to Run's goroutine.
@@ -22,6 +39,9 @@ type suspect struct {
 	id      holdfast.ItemID // 0: none
 	deaths  int             // in a row
 	killers int             // quarantined since the last acknowledgement
+
+	later holdfast.ItemID // the last one that was answered with errLater
+	since time.Time       // when it was for the first time
 }
 
 func (s *suspect) is(id holdfast.ItemID) bool { return s.deaths > 0 && s.id == id }
@@ -37,6 +57,20 @@ func (s *suspect) killed(id holdfast.ItemID, limit int) bool {
 	}
 	s.killers++
 	s.id, s.deaths = 0, 0
+	return true
+}
+
+// putOff notes that the far broker may take id later, and reports whether it has
+// said so for too long. It is bounded like killed.
+func (s *suspect) putOff(id holdfast.ItemID, now time.Time) bool {
+	if s.later != id {
+		s.later, s.since = id, now
+	}
+	if now.Sub(s.since) < laterPatience || s.killers >= maxKillers {
+		return false
+	}
+	s.killers++
+	s.later = 0
 	return true
 }
 
