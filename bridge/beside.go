@@ -229,6 +229,9 @@ func (c *connection) sendBeside() {
 	c.mu.Unlock()
 	finished := make(chan struct{}, len(batch))
 	for _, f := range batch {
+		if c.b.echoes != nil { // it comes back over the connection in use
+			c.b.markEcho(&f.item)
+		}
 		c.b.status.sent.Add(1)
 		l.up.Publish(f.item.Msg, f.item.Again, func(err error) {
 			c.finishBeside(f, err)

@@ -111,6 +111,24 @@ func TestWithNobodyBesideTheEncodingHelpsAtOnceAndQuarantineInTheEnd(t *testing.
 	}
 }
 
+func TestWhatWentBesideIsNotTakenForACommandWhenItComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := helped(t, &fakeBroker{onPublish: acknowledge}, func(o *Options) {
+			o.Routes = []Route{{Name: "r", Direction: Both, Filter: "#", QoS: 1}}
+		})
+		w.push("b\x00")
+		after(time.Second)
+		w.want(t, "second connect", "publish b\x00", "ack 1")
+		acks := 0
+		w.broker.last().receive(&holdfast.Message{Topic: "t/x", Payload: []byte("b\x00"), QoS: 1}, false, func() { acks++ })
+		after(time.Second)
+		w.want(t)
+		if s := w.b.Status(); acks != 1 || s.DroppedLoop != 1 {
+			t.Errorf("%d acknowledged, %d dropped", acks, s.DroppedLoop)
+		}
+	})
+}
+
 // Those with the same client identifier would end each other.
 func TestAnUpstreamWithTheSameClientIdentifierIsNotUsedBeside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
