@@ -242,7 +242,7 @@ func besideOf(b configs.Bridge) configs.Bridge {
 // module, which cannot carry everything.
 func (g *Gateway) carriesAll(u configs.Upstream) bool {
 	for _, m := range g.cfg.Modems {
-		if m.Name == u.Via && m.Mode != configs.ModeSocket {
+		if m.Name == u.Via && !m.OwnClient() {
 			return false
 		}
 	}

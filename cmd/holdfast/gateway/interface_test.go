@@ -138,3 +138,14 @@ func TestAModemWithAnInterfaceIsTheWayOfItsUpstreams(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestOnlyTheClientInsideAModuleMayLackSomething(t *testing.T) {
+	g := &Gateway{cfg: &configs.Config{Modems: []configs.Modem{
+		{Name: "auto", Mode: "auto"}, {Name: "socket", Mode: configs.ModeSocket}, {Name: "card", Mode: "auto", Interface: "usb0"},
+	}}}
+	for via, want := range map[string]bool{"": true, "auto": false, "socket": true, "card": true} {
+		if got := g.carriesAll(configs.Upstream{Via: via}); got != want {
+			t.Errorf("via %q: %v", via, got)
+		}
+	}
+}
