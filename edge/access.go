@@ -109,7 +109,13 @@ func (c *conn) denied(name string) bool {
 // and looked at when it comes.
 func (s *session) denied(name string) bool {
 	c := s.conn.Load()
-	return c != nil && !c.mayReceive(name) && !c.isClosing() && c.denied(name)
+	if c == nil || c.mayReceive(name) || c.isClosing() {
+		return false
+	}
+	if r := c.rights.Load(); r != nil && *r == (noRights{}) {
+		return false // it is as good as away
+	}
+	return c.denied(name)
 }
 
 // mayFilter reports whether the client may subscribe to a filter.
@@ -129,17 +135,28 @@ func (c *conn) setRights(r Rights) {
 // review asks again what the client may do, and returns what it might before. The
 // error is why it may stay no longer.
 func (c *conn) review() (before Rights, err error) {
+	c.reviewing.Lock() // or an older answer might come last
+	defer c.reviewing.Unlock()
 	if r := c.rights.Load(); r != nil {
 		before = *r
 	}
 	rights, err := c.srv.opts.Access.Review(c.login.Load(), before)
-	if err == nil {
-		c.setRights(rights)
-		c.withheld.again.Store(true)
-		c.signal()
+	if err != nil {
+		c.setRights(noRights{}) // what it has sent already, and its will, are not taken any more
+		return before, err
 	}
-	return before, err
+	c.setRights(rights)
+	c.withheld.again.Store(true)
+	c.signal()
+	return before, nil
 }
+
+// noRights are those of a client that is about to be disconnected.
+type noRights struct{}
+
+func (noRights) Publish(string) bool   { return false }
+func (noRights) Receive(string) bool   { return false }
+func (noRights) Subscribe(string) bool { return false }
 
 // ReviewAccess is to be called when Access has changed. Clients that it would
 // not let in any more are disconnected (MQTT 5: 0x87), as are those with a

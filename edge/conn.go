@@ -48,9 +48,11 @@ type conn struct {
 	sess      *session
 
 	// login is who was let in, without the password; nil before. rights are what
-	// that client may do; nil is everything. ReviewAccess changes them.
-	login  atomic.Pointer[Login]
-	rights atomic.Pointer[Rights]
+	// that client may do; nil is everything. ReviewAccess changes them, one at a
+	// time.
+	login     atomic.Pointer[Login]
+	rights    atomic.Pointer[Rights]
+	reviewing sync.Mutex
 
 	// Only the reader uses these.
 	buf       []byte // bytes read and not handled: buf[r:w]

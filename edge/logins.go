@@ -98,8 +98,11 @@ func (l *logins) enter(key netip.Prefix) (wait time.Duration, err error) {
 	case g.waiting == 0 && now.Sub(g.next) > loginForget:
 		*g = loginGuest{next: now}
 	}
-	if wait = max(0, g.next.Sub(now)); wait > loginPatience || g.waiting >= loginsOfAddress {
-		return 0, &Refusal{packet.ServerBusy, "too many wrong passwords came from its address, or too many logins at once: others have to wait; find the device that has a wrong one"}
+	switch wait = max(0, g.next.Sub(now)); {
+	case wait > loginPatience, g.wait > 0 && g.waiting >= loginsOfAddress:
+		return 0, &Refusal{packet.ServerBusy, "too many wrong passwords came from its address, whose logins have to wait: find the device that has a wrong one"}
+	case g.waiting >= loginsOfAddress:
+		return 0, &Refusal{packet.ServerBusy, fmt.Sprintf("%d clients of its address are logging in already; it has to try again", g.waiting)}
 	}
 	l.waiting++
 	g.waiting++

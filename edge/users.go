@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"holdfast/edge/packet"
@@ -32,12 +33,31 @@ type Users struct {
 	list   atomic.Pointer[userList]
 	logins logins
 	secret [32]byte // for account.known
+
+	mu    sync.Mutex
+	looks map[lookKey]*look // passwords that are being looked at; guarded by mu
+}
+
+// lookKey is a password, as a keyed hash, of one user.
+type lookKey struct {
+	account *account
+	sum     [sha256.Size]byte
+}
+
+// look is what all logins with the same user and password wait for. right counts
+// if decided, and both once done is closed.
+type look struct {
+	done           chan struct{}
+	right, decided bool
 }
 
 // userList is one state of the configuration; it is never changed.
 type userList struct {
 	anonymous Anonymous
 	accounts  map[string]*account
+	// nobody is what the password of a user that there is not is tried with: that
+	// takes as long as with the dearest of those that there are.
+	nobody password.Hash
 }
 
 // account is a user with what the process knows besides.
@@ -51,7 +71,7 @@ type account struct {
 
 // NewUsers makes the Access of these users.
 func NewUsers(anonymous Anonymous, users []User) (*Users, error) {
-	u := new(Users)
+	u := &Users{looks: make(map[lookKey]*look)}
 	u.logins.init()
 	rand.Read(u.secret[:]) // never fails
 	return u, u.Set(anonymous, users)
@@ -75,11 +95,17 @@ func (u *Users) Set(anonymous Anonymous, users []User) error {
 		if a.hash, err = password.Parse(user.Password); err != nil {
 			return fmt.Errorf("password of user %q: %w", user.Name, err)
 		}
+		if a.hash.Cost() > list.nobody.Cost() {
+			list.nobody = a.hash.Decoy()
+		}
 		if before != nil {
 			if old := before.accounts[user.Name]; old != nil && old.Password == a.Password {
 				a.known.Store(old.known.Load())
 			}
 		}
+	}
+	if list.nobody.Cost() == 0 {
+		list.nobody = nobody
 	}
 	u.list.Store(list)
 	return nil
@@ -97,16 +123,23 @@ func (u *Users) Connect(l *Login, stop <-chan struct{}) (Rights, error) {
 	mac.Write(l.Password)
 	var sum [sha256.Size]byte
 	mac.Sum(sum[:0])
-	if a != nil {
-		if known := a.known.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
-			return a.rights(l), nil
-		}
+	if a.knows(&sum) {
+		return a.rights(l), nil
 	}
-	hash := nobody
-	if a != nil && a.Password != "" {
-		hash = a.hash
-	}
-	right, err := u.logins.try(addressOf(l.Remote), stop, func() bool { return hash.Matches(l.Password) })
+	right, err := u.look(lookKey{a, sum}, stop, func() (bool, error) {
+		return u.logins.try(addressOf(l.Remote), stop, func() bool {
+			switch {
+			case a.knows(&sum): // another login was quicker
+				return true
+			case a == nil || a.Password == "":
+				return list.nobody.Matches(l.Password)
+			case !a.hash.Matches(l.Password):
+				return false
+			}
+			a.known.Store(&sum)
+			return true
+		})
+	})
 	switch {
 	case err != nil:
 		return nil, err
@@ -117,12 +150,51 @@ func (u *Users) Connect(l *Login, stop <-chan struct{}) (Rights, error) {
 	case !right:
 		return nil, &Refusal{packet.BadUserNameOrPassword, fmt.Sprintf("wrong password of user %q; holdfast passwd sets a new one", l.Username)}
 	}
-	a.known.Store(&sum)
 	return a.rights(l), nil
 }
 
-// nobody has the costs of a hash and matches nothing: a user that there is not
-// takes as long to refuse as a wrong password.
+// knows reports whether this is the right password, and was given before.
+func (a *account) knows(sum *[sha256.Size]byte) bool {
+	if a == nil {
+		return false
+	}
+	known := a.known.Load()
+	return known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1
+}
+
+// look tries a password, once for all that wait with the same: after a power cut
+// the devices of one user come back at once. An error is the caller's own.
+func (u *Users) look(key lookKey, stop <-chan struct{}, try func() (bool, error)) (right bool, err error) {
+	for {
+		u.mu.Lock()
+		other := u.looks[key]
+		if other == nil {
+			break
+		}
+		u.mu.Unlock()
+		select {
+		case <-other.done:
+		case <-stop:
+			return false, errLoginStopped
+		}
+		if other.decided {
+			return other.right, nil
+		}
+	}
+	mine := &look{done: make(chan struct{})}
+	u.looks[key] = mine
+	u.mu.Unlock()
+	right, err = try()
+	mine.right, mine.decided = right, err == nil
+	u.mu.Lock()
+	delete(u.looks, key)
+	u.mu.Unlock()
+	close(mine.done)
+	return right, err
+}
+
+// nobody has the costs of a hash that holdfast passwd makes and matches nothing,
+// for when no user has a password.
 var nobody, _ = password.Parse("$argon2id$v=19$m=9216,t=4,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
 
 // Review lets a client stay whose user is there still, with the same password.

@@ -2,13 +2,17 @@ package edge
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"holdfast"
 	"holdfast/edge/packet"
+	"holdfast/edge/password"
 )
 
 // Two hashes of "password", which are cheap.
@@ -84,6 +88,7 @@ func TestWhoMayLogIn(t *testing.T) {
 }
 
 func TestRefusedLoginsAreToldAndLoggedWithoutThePassword(t *testing.T) {
+	t.Parallel()
 	var log lockedBuffer
 	b := startWithUsers(t, newFakeDisk(), newUsers(t, AnonymousNever, everywhere("pump")), func(o *Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -279,5 +284,138 @@ func TestAChangeOfAccessDuringALoginCounts(t *testing.T) {
 	})
 	if a := b.dial().greet("c", as("a", "password")); a.Code != byte(packet.NotAuthorized) {
 		t.Errorf("CONNACK %#x", a.Code)
+	}
+}
+
+func TestWhoIsRemovedPublishesNothingMore(t *testing.T) {
+	disk := newFakeDisk()
+	u := newUsers(t, AnonymousLoopback, everywhere("a"), everywhere("b"))
+	b := startWithUsers(t, disk, u)
+	s := b.connect("s")
+	s.subscribe(1, "#", 0)
+	c := b.connect("c", as("a", "password"), withWill("w", "the will of who was removed", 1, false))
+	conn := connOf(b, "c")
+	if err := u.Set(AnonymousLoopback, []User{everywhere("b")}); err != nil {
+		t.Fatal(err)
+	}
+	b.srv.ReviewAccess()
+	if conn.mayPublish("x") {
+		t.Error("what is in its read buffer would still be published")
+	}
+	c.expectEnd()
+	eventually(t, "the client is gone", func() bool { return b.srv.Stats().Clients == 1 })
+	s.expectNothing()
+	if wills, _ := disk.Wills(); len(wills) != 0 {
+		t.Errorf("wills %v are on disk", wills)
+	}
+}
+
+// connOf is the connection of a client.
+func connOf(b *bench, id string) *conn {
+	b.srv.mu.Lock()
+	defer b.srv.mu.Unlock()
+	return b.srv.sessions[id].conn.Load()
+}
+
+// turning is an Access whose Review gives what the test tells it to.
+type turning struct {
+	Access
+	reviews chan Rights
+	asked   chan struct{}
+}
+
+func (a turning) Review(*Login, Rights) (Rights, error) {
+	a.asked <- struct{}{}
+	return <-a.reviews, nil
+}
+
+func TestTheLastReviewCounts(t *testing.T) {
+	access := turning{AnonymousLoopback, make(chan Rights, 1), make(chan struct{}, 2)}
+	b := startBroker(t, newFakeDisk(), func(o *Options) { o.Access = access })
+	b.connect("c")
+	c := connOf(b, "c")
+	done := make(chan struct{}, 2)
+	review := func() { c.review(); done <- struct{}{} }
+	go review()
+	<-access.asked
+	// While the first has not got its answer the second does not ask.
+	if c.reviewing.TryLock() {
+		t.Error("another review would cross this one")
+	}
+	go review()
+	access.reviews <- nil
+	<-access.asked
+	access.reviews <- noRights{}
+	<-done
+	<-done
+	if c.mayPublish("x") {
+		t.Error("the older answer came last")
+	}
+}
+
+func TestManyDevicesOfOneUserNeedOneLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUsers(t, AnonymousNever, everywhere("pump"))
+		u.logins.turn <- struct{}{} // somebody else is being looked at
+		const devices = 3 * loginsWaiting
+		var in, refused atomic.Int32
+		for range devices {
+			go func() {
+				if _, err := u.Connect(&Login{Username: "pump", Password: []byte("password"), Remote: "192.0.2.1:5"}, nil); err != nil {
+					refused.Add(1)
+					return
+				}
+				in.Add(1)
+			}()
+		}
+		synctest.Wait()
+		if n := u.logins.waiting; n != 1 {
+			t.Errorf("%d logins wait for their turn", n)
+		}
+		<-u.logins.turn
+		synctest.Wait()
+		if in.Load() != devices || refused.Load() != 0 || len(u.looks) != 0 {
+			t.Errorf("%d are in, %d were refused, %d looks go on", in.Load(), refused.Load(), len(u.looks))
+		}
+	})
+}
+
+func TestALoginThatEndsLeavesItsLookToTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUsers(t, AnonymousNever, everywhere("pump"))
+		u.logins.turn <- struct{}{}
+		connect := func(stop chan struct{}, to chan error) {
+			_, err := u.Connect(&Login{Username: "pump", Password: []byte("password"), Remote: "192.0.2.1:5"}, stop)
+			to <- err
+		}
+		first, second := make(chan error, 1), make(chan error, 1)
+		stop, never := make(chan struct{}), make(chan struct{})
+		go connect(stop, first)
+		synctest.Wait()
+		go connect(never, second)
+		synctest.Wait()
+		close(stop)
+		if err := <-first; !errors.Is(err, errLoginStopped) {
+			t.Error(err)
+		}
+		<-u.logins.turn
+		if err := <-second; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWhoIsMissingCostsAsMuchAsTheDearest(t *testing.T) {
+	u := newUsers(t, AnonymousNever, everywhere("a"), User{Name: "card"})
+	a, err := password.Parse(cheapHash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoy := u.list.Load().nobody
+	if decoy.Cost() != a.Cost() || decoy.Matches([]byte("password")) {
+		t.Errorf("cost %d, want %d; or it matches", decoy.Cost(), a.Cost())
+	}
+	if n := newUsers(t, AnonymousNever).list.Load().nobody; n.Cost() == 0 {
+		t.Error("without a user with a password it costs nothing")
 	}
 }

@@ -107,6 +107,15 @@ func Parse(s string) (Hash, error) {
 	return h, nil
 }
 
+// Cost compares hashes by how long one takes: memory times passes.
+func (h Hash) Cost() uint64 { return uint64(h.memory) * uint64(h.passes) }
+
+// Decoy takes as long as h and matches nothing.
+func (h Hash) Decoy() Hash {
+	h.key = make([]byte, len(h.key))
+	return h
+}
+
 // Matches reports whether the hash is one of that password. It takes the memory
 // and the time that the hash says, with one goroutine a lane.
 func (h Hash) Matches(password []byte) bool {
