@@ -73,6 +73,7 @@ func (a *announcer) run(ctx context.Context) {
 			if a.tell(ctx, word) {
 				told = word
 			} else {
+				told = "" // it may have come, or come yet
 				retry = time.After(announceRetry)
 			}
 		}

@@ -81,6 +81,52 @@ func TestTheLocalBrokerIsToldTheStateAgainIfItCouldNotTakeIt(t *testing.T) {
 	})
 }
 
+// With DISCONNECT the far broker forgets the will: what tells it that the bridge
+// has gone, although the connection worked to the end?
+func TestTheFarBrokerIsToldWhenTheBridgeItselfGivesAConnectionUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &fakeBroker{will: true}, withState)
+		defer w.stop()
+		synctest.Wait()
+		w.broker.last().answer(1, nil)
+		w.q.add(1, 1)
+		synctest.Wait()
+		w.take()
+		w.broker.setRefuse(errCut)
+		w.broker.last().answer(1, errLater)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		got := w.take()
+		if i := slices.Index(got, "publish "+Offline); i < 0 || i > slices.Index(got, "close") {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+// The local broker is busy, and takes the word after all when the bridge ends.
+func TestTheLastWordIsThatTheBridgeIsNotConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var words []string
+		w := start(t, &fakeBroker{refuse: errCut}, func(o *Options) {
+			withState(o)
+			o.Local.(*fakeLocal).answer = func(m *holdfast.Message, done func(error)) {
+				words = append(words, string(m.Payload))
+				if string(m.Payload) == Offline {
+					done(nil)
+				}
+			}
+		})
+		synctest.Wait()
+		w.broker.setRefuse(nil)
+		time.Sleep(aWhile)
+		synctest.Wait()
+		w.stop()
+		if !slices.Contains(words, Online) || words[len(words)-1] != Offline {
+			t.Errorf("%q", words)
+		}
+	})
+}
+
 func TestNoStateIsToldOverAConnectionWithoutAWill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, &fakeBroker{}, func(o *Options) { withState(o); o.StateTopic = "" })

@@ -87,6 +87,12 @@ func (b *Bridge) open(ctx, attempt context.Context, index int) (*connection, err
 		cancel(nil)
 		return nil, err
 	}
+	if err := b.acknowledges(up); err != nil {
+		dl.end()
+		_ = up.Close() // nothing was sent on it
+		cancel(nil)
+		return nil, err
+	}
 	for _, r := range b.in {
 		err = b.subscribe(ctx, up, r)
 		if errors.Is(err, holdfast.ErrRefused) {
@@ -106,6 +112,24 @@ func (b *Bridge) open(ctx, attempt context.Context, index int) (*connection, err
 		}
 	}
 	return newConnection(ctx, cancel, b, index, up, dl), nil
+}
+
+// limited is implemented by an Upstream that knows the highest quality of
+// service that the far broker takes.
+type limited interface{ MaxQoS() byte }
+
+// acknowledges returns an error if the far broker acknowledges nothing but a
+// route wants it: its messages would count as delivered when they were written.
+func (b *Bridge) acknowledges(up Upstream) error {
+	if l, ok := up.(limited); !ok || l.MaxQoS() > 0 {
+		return nil
+	}
+	for i := range b.out {
+		if b.out[i].qos > 0 {
+			return fmt.Errorf("the broker takes QoS 0 only, so it acknowledges nothing: write qos = 0 in route %q and in the others that go out, or take another broker", b.out[i].name)
+		}
+	}
+	return nil
 }
 
 // abandon ends a connection that was never served.
@@ -149,6 +173,10 @@ func (c *connection) serve(parent context.Context) error {
 	ended := time.Now()
 	if parent.Err() != nil || errors.Is(context.Cause(c.ctx), errReturn) {
 		c.drain()
+	}
+	select {
+	case <-c.up.Done(): // the will tells it
+	default:
 		c.farewell()
 	}
 	c.dl.end()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -306,6 +307,51 @@ func TestALinkOnWhichNoPingIsAnsweredIsGivenUp(t *testing.T) {
 		far.Close()
 		up.Close()
 	})
+}
+
+// A dead link takes what is written for a long time.
+func TestALinkOnWhichNothingIsHeardIsGivenUpAlthoughMuchIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up, far, err := conversation(t, accepted, PahoOptions{KeepAlive: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go io.Copy(io.Discard, far)
+		begun := time.Now()
+		for range 10 * 60 {
+			up.Publish(&holdfast.Message{Topic: "a"}, false, func(error) {})
+			if !wait(t.Context(), time.Second) || up.Err() != nil {
+				break
+			}
+		}
+		if d := time.Since(begun); d > 2*time.Minute || !errors.Is(up.Err(), errNoPing) {
+			t.Errorf("after %v: %v", d, up.Err())
+		}
+		far.Close()
+		up.Close()
+	})
+}
+
+func TestAFarBrokerThatAcknowledgesNothingIsForRoutesOfQoS0(t *testing.T) {
+	connack := []byte{0x20, 5, 0, 0, 2, 0x24, 0} // Maximum QoS 0
+	for qos := range byte(3) {
+		s := &story{}
+		b, err := New(Options{Name: "b", Queue: newFakeQueue(s), Routes: []Route{{Name: "r", Filter: "#", QoS: qos}},
+			Upstreams: []UpstreamOption{{Name: "u", Connect: func(context.Context, Receive) (Upstream, error) {
+				up, _, err := conversation(t, connack, PahoOptions{})
+				return up, err
+			}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := b.open(t.Context(), t.Context(), 0)
+		if (err == nil) != (qos == 0) || err != nil && !strings.Contains(err.Error(), `write qos = 0 in route "r"`) {
+			t.Errorf("qos %d: %v", qos, err)
+		}
+		if c != nil {
+			c.abandon()
+		}
+	}
 }
 
 func TestWhatComesWithQoS2IsTakenOnce(t *testing.T) {

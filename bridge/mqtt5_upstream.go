@@ -73,6 +73,7 @@ func (u *mqtt5Upstream) start(ack packet.Connack, keepAlive time.Duration) {
 			u.keepAlive = time.Duration(p.ServerKeepAlive) * time.Second
 		}
 	}
+	u.heard.Store(int64(time.Since(u.begun)))
 	u.wg.Add(3)
 	go u.reader()
 	go u.pinger()
@@ -87,6 +88,9 @@ func (u *mqtt5Upstream) HasWill() bool { return u.will }
 
 // Properties reports that the properties of a message reach the far broker.
 func (u *mqtt5Upstream) Properties() bool { return true }
+
+// MaxQoS is the highest quality of service that the far broker takes, 0 or 1.
+func (u *mqtt5Upstream) MaxQoS() byte { return u.maxQoS }
 
 // Window is the broker's Receive Maximum; one place of it is left for the state
 // of the bridge.
@@ -246,7 +250,7 @@ func (u *mqtt5Upstream) teller() {
 }
 
 // pinger sends PINGREQ when nothing was sent for the keep alive [MQTT-3.1.2-20],
-// and ends a link on which nothing comes back.
+// or nothing was heard for it, as with QoS 0 on a dead link, and ends a link on which nothing comes back.
 func (u *mqtt5Upstream) pinger() {
 	defer u.wg.Done()
 	if u.keepAlive == 0 {
@@ -259,7 +263,7 @@ func (u *mqtt5Upstream) pinger() {
 		if asked >= 0 && time.Duration(u.heard.Load()) >= asked {
 			asked = -1
 		}
-		rest := u.keepAlive - (now - time.Duration(u.wrote.Load()))
+		rest := u.keepAlive - (now - time.Duration(min(u.wrote.Load(), u.heard.Load())))
 		switch {
 		case asked >= 0 && now-asked >= patience:
 			u.link.end(errNoPing)
