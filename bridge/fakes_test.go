@@ -121,6 +121,12 @@ func (q *fakeQueue) PollFresh(lanes holdfast.Lanes) (holdfast.Item, bool, error)
 	return q.poll(lanes, q.mark)
 }
 
+func (q *fakeQueue) Len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting) + len(q.out)
+}
+
 // insert puts one message of a lane in its place.
 func (q *fakeQueue) insert(lane holdfast.Lane, payload string) {
 	q.mu.Lock()

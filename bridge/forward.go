@@ -73,15 +73,16 @@ func (c *connection) nextToSend() (holdfast.Item, error) {
 		}
 		at, held := t.wake()
 		if held && !at.After(time.Now()) {
-			it, ok, err := c.poll()
+			// A newer one of its topic may be the next in its stream.
+			it, ok, err := c.pollInTurn()
 			if err != nil {
 				return it, err
 			}
+			but := -1
 			if ok {
-				t.take(it)
-			} else {
-				t.due(time.Now())
+				but = t.take(it)
 			}
+			t.due(time.Now(), but)
 			continue
 		}
 		ctx, cancel := c.ctx, context.CancelFunc(func() {})
@@ -117,19 +118,24 @@ func (b *Bridge) unthinned() {
 }
 
 // next takes the next item from the queue.
-func (c *connection) next(ctx context.Context) (it holdfast.Item, err error) {
-	ok := false
-	if c.sinceLow >= lowEvery-1 {
-		c.sinceLow = 0
-		it, ok, err = c.b.queue.Poll(1 << holdfast.Low)
-	}
+func (c *connection) next(ctx context.Context) (holdfast.Item, error) {
+	it, ok, err := c.lowInTurn()
 	if !ok && err == nil {
 		it, err = c.b.queue.Next(ctx, holdfast.AllLanes)
 	}
-	if c.sinceLow++; it.ID.Lane() == holdfast.Low {
+	if err == nil && it.ID.Lane() == holdfast.Low {
 		c.sinceLow = 0
 	}
 	return it, err
+}
+
+// lowInTurn is the next item of the low lane, if it is its turn and there is one.
+func (c *connection) lowInTurn() (it holdfast.Item, ok bool, err error) {
+	if c.sinceLow++; c.sinceLow < lowEvery {
+		return it, false, nil
+	}
+	c.sinceLow = 0
+	return c.b.queue.Poll(1 << holdfast.Low)
 }
 
 // await waits until met, which is called with c.mu held, and reports false if

@@ -27,6 +27,7 @@ const maxNewest = 10_000
 // while it sends.
 type newest struct {
 	marks   [holdfast.LaneCount]uint64 // the backlog is before them
+	ahead   [holdfast.LaneCount]uint64 // the last that was taken as fresh; what comes before it was passed over
 	unknown [holdfast.LaneCount]uint64 // before them something newer may have been sent
 	begun   bool
 	sent    map[string]holdfast.ItemID // the newest by topic
@@ -39,15 +40,25 @@ func (b *Bridge) mark() {
 		return
 	}
 	end, settled := b.fresh.Mark()
-	b.newest.marks = end
+	b.newest.marks, b.newest.ahead = end, [holdfast.LaneCount]uint64{}
 	if !b.newest.begun {
 		b.newest.begun, b.newest.unknown = true, settled
 	}
 }
 
-// late reports whether an item is of the backlog.
+// late reports whether an item that was just taken is of the backlog. So is what
+// came too fast to be taken as fresh: something newer has gone before it.
 func (b *Bridge) late(id holdfast.ItemID) bool {
-	return b.fresh != nil && id.Position() < b.newest.marks[id.Lane()]
+	n := &b.newest
+	return b.fresh != nil && id.Position() < max(n.marks[id.Lane()], n.ahead[id.Lane()])
+}
+
+// pollFresh is PollFresh, and notes how far it is.
+func (b *Bridge) pollFresh(lanes holdfast.Lanes) (it holdfast.Item, ok bool, err error) {
+	if it, ok, err = b.fresh.PollFresh(lanes); ok {
+		b.newest.ahead[it.ID.Lane()] = it.ID.Position()
+	}
+	return it, ok, err
 }
 
 // stale notes that it is sent, and reports whether something newer of its topic
@@ -81,9 +92,9 @@ func (c *connection) poll() (it holdfast.Item, ok bool, err error) {
 	}
 	const high, others = holdfast.Lanes(1 << holdfast.High), holdfast.AllLanes &^ (1 << holdfast.High)
 	tries := []func() (holdfast.Item, bool, error){
-		func() (holdfast.Item, bool, error) { return c.b.fresh.PollFresh(high) },
+		func() (holdfast.Item, bool, error) { return c.b.pollFresh(high) },
 		func() (holdfast.Item, bool, error) { return c.b.queue.Poll(high) },
-		func() (holdfast.Item, bool, error) { return c.b.fresh.PollFresh(others) },
+		func() (holdfast.Item, bool, error) { return c.b.pollFresh(others) },
 		func() (holdfast.Item, bool, error) { return c.b.queue.Poll(others) },
 	}
 	c.owed += c.b.share
@@ -102,25 +113,31 @@ func (c *connection) poll() (it holdfast.Item, ok bool, err error) {
 	return it, ok, err
 }
 
+// pollInTurn is poll, and the low lane when it is its turn.
+func (c *connection) pollInTurn() (it holdfast.Item, ok bool, err error) {
+	if it, ok, err = c.lowInTurn(); ok || err != nil {
+		return it, ok, err
+	}
+	if it, ok, err = c.poll(); ok && it.ID.Lane() == holdfast.Low {
+		c.sinceLow = 0
+	}
+	return it, ok, err
+}
+
 // nextInOrder is next with the fresh before the backlog.
 func (c *connection) nextInOrder(ctx context.Context) (it holdfast.Item, err error) {
 	if c.b.fresh == nil {
 		return c.next(ctx)
 	}
-	if c.sinceLow++; c.sinceLow >= lowEvery {
-		c.sinceLow = 0
-		if it, ok, err := c.b.queue.Poll(1 << holdfast.Low); ok || err != nil {
-			return it, err
-		}
-	}
-	it, ok, err := c.poll()
+	it, ok, err := c.pollInTurn()
 	if ok || err != nil {
 		return it, err
 	}
 	c.mu.Lock()
 	idle := c.inflight == 0 && len(c.beside.list) == 0
 	c.mu.Unlock()
-	if idle && c.b.thin.holding() == 0 {
+	// A queue that stands still, as during an export, may have a backlog yet.
+	if idle && c.b.fresh.Len() == 0 {
 		c.b.newest.drained()
 	}
 	return c.b.queue.Next(ctx, holdfast.AllLanes)

@@ -1,8 +1,10 @@
 package bridge
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -182,6 +184,108 @@ func TestABacklogIsThinnedOutBesideWhatIsFresh(t *testing.T) {
 		// An hour has at most one message a minute, and the first and the last.
 		if n := len(w.published()); n < 6 || n > 10 {
 			t.Errorf("%d went", n)
+		}
+	})
+}
+
+// standing is a queue that hands out nothing for a while, as during an export.
+type standing struct {
+	*fakeQueue
+	stands atomic.Bool
+}
+
+func (q *standing) Poll(l holdfast.Lanes) (it holdfast.Item, ok bool, err error) {
+	if q.stands.Load() {
+		return it, false, nil
+	}
+	return q.fakeQueue.Poll(l)
+}
+
+func (q *standing) PollFresh(l holdfast.Lanes) (it holdfast.Item, ok bool, err error) {
+	if q.stands.Load() {
+		return it, false, nil
+	}
+	return q.fakeQueue.PollFresh(l)
+}
+
+func (q *standing) Next(ctx context.Context, l holdfast.Lanes) (holdfast.Item, error) {
+	for q.stands.Load() {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return holdfast.Item{}, ctx.Err()
+		}
+	}
+	return q.fakeQueue.Next(ctx, l)
+}
+
+func TestWhatWasSentAheadIsRememberedWhileTheQueueStandsStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := &fakeBroker{refuse: errCut}
+		var q *standing
+		w := start(t, broker, func(o *Options) {
+			liveFirst(0)(o)
+			q = &standing{fakeQueue: o.Queue.(*fakeQueue)}
+			o.Queue = q
+		})
+		defer w.stop()
+		w.now("x", "filler")
+		w.now("x", "filler")
+		w.now("t", "old")
+		w.q.mu.Lock()
+		w.q.waiting[2].Msg.Retain = true
+		w.q.mu.Unlock()
+		broker.setRefuse(nil)
+		time.Sleep(aWhile)
+		synctest.Wait()
+		w.now("t", "new")
+		w.step(1)
+		w.take()
+		q.stands.Store(true)
+		w.step(1)
+		time.Sleep(time.Second)
+		q.stands.Store(false)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.step(2)
+		if got, n := fmt.Sprint(w.published()), w.b.Status().Unretained; got != "[filler old]" || n != 1 {
+			t.Errorf("sent %s, %d without RETAIN", got, n)
+		}
+		if n := len(w.b.newest.sent); n != 0 {
+			t.Errorf("%d are remembered although nothing is left", n)
+		}
+	})
+}
+
+// passing is a queue whose reader of what is fresh has missed the first of it.
+type passing struct{ *fakeQueue }
+
+func (q passing) PollFresh(l holdfast.Lanes) (it holdfast.Item, ok bool, err error) {
+	return q.poll(l, max(q.mark, 2))
+}
+
+func TestWhatWasPassedOverNeverCostsANewerOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, taking(), func(o *Options) {
+			liveFirst(0)(o)
+			o.Routes[0].Sample = 10 * time.Second
+			o.Queue = passing{o.Queue.(*fakeQueue)}
+		})
+		defer w.stop()
+		synctest.Wait() // it waits in Next, which gets the first
+		now := time.Now()
+		w.q.mu.Lock()
+		for i, at := range []time.Duration{0, time.Second, 50 * time.Second, 51 * time.Second} {
+			w.q.last++
+			w.q.waiting = append(w.q.waiting, holdfast.Item{ID: holdfast.NewItemID(holdfast.Normal, w.q.last), Route: "r",
+				Msg: &holdfast.Message{Topic: "t", Payload: fmt.Append(nil, i+1), QoS: 1, Received: now.Add(at)}})
+		}
+		w.q.mu.Unlock()
+		signal(w.q.ready)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if got := fmt.Sprint(w.published()); !strings.Contains(got, "4") || w.b.Status().Held != 0 {
+			t.Errorf("sent %s: not the newest", got)
 		}
 	})
 }

@@ -44,6 +44,8 @@ type FreshQueue interface {
 	// leave out; what was released it does not hand out again. It may leave out
 	// what it would have to read from disk.
 	PollFresh(lanes holdfast.Lanes) (it holdfast.Item, ok bool, err error)
+	// Len is the number of items that have not ended, handed out or not.
+	Len() int
 }
 
 // Upstream is one connection to a far broker. It is never reused: after Done

@@ -70,6 +70,7 @@ type thinner struct {
 	topics    map[thinKey]*thinned
 	held      map[thinKey]*thinned              // those of topics that hold something
 	bytes     int                               // of them
+	holds     [2 * holdfast.LaneCount]int       // how many they are, by stream
 	first     time.Time                         // nothing held is due before, if there is any
 	ends      [2 * holdfast.LaneCount]time.Time // no interval of what is held ends before, by stream
 	ready     []holdfast.Item                   // to be sent, in this order
@@ -88,25 +89,26 @@ func newThinner(rules map[string]thinRule, late func(holdfast.ItemID) bool, drop
 	}
 }
 
-// take takes what the queue has handed out. What is to be sent of it, and of what
-// was held, comes out of next.
-func (t *thinner) take(it holdfast.Item) {
+// take takes what the queue has handed out, and returns its stream. What is to be
+// sent of it, and of what was held, comes out of next.
+func (t *thinner) take(it holdfast.Item) (stream int) {
 	rule := t.rules[it.Route]
 	at := it.Msg.Received
 	late := t.late(it.ID)
+	stream = streamOf(it.ID, late)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.passedLocked(streamOf(it.ID, late), at)
+	t.passedLocked(stream, at)
 	if _, back := t.returning[it.ID]; back || rule.sample == 0 {
 		t.ready = append(t.ready, it)
-		return
+		return stream
 	}
 	key := thinKey{it.Route, it.Msg.Topic, late}
 	e := t.topicLocked(key, rule, at)
 	if e == nil {
 		t.full()
 		t.ready = append(t.ready, it)
-		return
+		return stream
 	}
 	switch into := at.Sub(e.start); {
 	case e.held != nil && it.ID.Lane() == e.held.ID.Lane() && it.ID < e.held.ID:
@@ -118,9 +120,10 @@ func (t *thinner) take(it holdfast.Item) {
 	default:
 		t.replaceLocked(key, e)
 		t.holdLocked(key, e, it, rule.sample-into)
-		return
+		return stream
 	}
 	t.ready = append(t.ready, it)
+	return stream
 }
 
 // topicLocked is the topic's entry; nil if there is no room for one.
@@ -156,6 +159,7 @@ func (t *thinner) letGoLocked(key thinKey, e *thinned) holdfast.Item {
 	it := *e.held
 	e.held = nil
 	delete(t.held, key)
+	t.holds[streamOf(it.ID, key.late)]--
 	t.bytes -= it.Msg.Size()
 	return it
 }
@@ -174,6 +178,7 @@ func (t *thinner) holdLocked(key thinKey, e *thinned, it holdfast.Item, rest tim
 		t.ends[stream] = end
 	}
 	t.held[key] = e
+	t.holds[stream]++
 	t.bytes += it.Msg.Size()
 	for len(t.held) > maxHeld || t.bytes > maxHeldBytes && len(t.held) > 1 {
 		t.full()
@@ -243,12 +248,17 @@ func (t *thinner) releaseIfLocked(over func(thinKey, *thinned) bool) {
 	}
 }
 
-// due sends what is held and due now. It is called when the queue has nothing
-// more.
-func (t *thinner) due(now time.Time) {
+// due sends what is held and due now, but not of the stream in which the queue
+// has more, which may be newer: passedLocked does that. -1 is none.
+func (t *thinner) due(now time.Time, but int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.releaseIfLocked(func(_ thinKey, e *thinned) bool { return !e.due.After(now) })
+	if but >= 0 && t.holds[but] == len(t.held) {
+		return
+	}
+	t.releaseIfLocked(func(key thinKey, e *thinned) bool {
+		return !e.due.After(now) && streamOf(e.held.ID, key.late) != but
+	})
 	t.first = time.Time{}
 	for _, e := range t.held {
 		if t.first.IsZero() || e.due.Before(t.first) {

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,4 +216,90 @@ func TestMoreTopicsThanAreKnownAllGo(t *testing.T) {
 	if ids := th.giveBack(); len(ids) != 0 {
 		t.Errorf("%d to give back", len(ids))
 	}
+}
+
+// slow acknowledges one message in a second.
+func slow() *fakeBroker {
+	return &fakeBroker{refuse: errCut, onPublish: func(_ *fakeUpstream, _ *holdfast.Message, done func(error)) {
+		time.AfterFunc(time.Second, func() { done(nil) })
+	}}
+}
+
+// backlogFor is a backlog of 300 s at a slow broker, of another route.
+func (w *world) backlogFor(broker *fakeBroker) {
+	for range 300 {
+		w.now("x", "old")
+		w.q.mu.Lock()
+		w.q.waiting[len(w.q.waiting)-1].Route = "other"
+		w.q.mu.Unlock()
+	}
+	broker.setRefuse(nil)
+	time.Sleep(aWhile)
+	synctest.Wait()
+	w.take()
+}
+
+func TestWhatIsHeldDoesNotWaitForTheBacklogOfOthers(t *testing.T) {
+	t.Run("in the high lane", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			broker := slow()
+			w := start(t, broker, func(o *Options) { thinRoute(10*time.Second, false)(o); o.Window = 1 })
+			defer w.stop()
+			w.backlogFor(broker)
+			for _, p := range []string{"ALARM", "CLEAR"} {
+				w.q.insert(holdfast.High, p)
+				w.q.mu.Lock()
+				w.q.waiting[0].Msg.Received = time.Now()
+				w.q.mu.Unlock()
+				time.Sleep(2 * time.Second)
+			}
+			time.Sleep(20 * time.Second)
+			if got := w.published(); !slices.Contains(got, "ALARM") || !slices.Contains(got, "CLEAR") {
+				t.Errorf("sent %q", got)
+			}
+		})
+	})
+	t.Run("of what is fresh", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			broker := slow()
+			w := start(t, broker, func(o *Options) { liveFirst(20)(o); o.Routes[0].Sample = 10 * time.Second })
+			defer w.stop()
+			w.backlogFor(broker)
+			w.now("t", "OPEN")
+			time.Sleep(3 * time.Second)
+			w.now("t", "CLOSED")
+			time.Sleep(20 * time.Second)
+			if got := w.published(); !slices.Contains(got, "OPEN") || !slices.Contains(got, "CLOSED") {
+				t.Errorf("sent %q", got)
+			}
+		})
+	})
+}
+
+// While something is due and waits for its own stream to be read, the low lane
+// gets its turn.
+func TestTheLowLaneGoesOnBesideWhatIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := slow()
+		w := start(t, broker, func(o *Options) { thinRoute(24*time.Hour, false)(o); o.Window = 1 })
+		defer w.stop()
+		at := time.Now().Add(-48 * time.Hour)
+		w.q.put(holdfast.Normal, "t", "1", at)
+		w.q.put(holdfast.Normal, "t", "2", at) // held, and due
+		for range 300 {
+			w.q.put(holdfast.Normal, "x", "old", at)
+			w.q.mu.Lock()
+			w.q.waiting[len(w.q.waiting)-1].Route = "other"
+			w.q.mu.Unlock()
+		}
+		w.q.insert(holdfast.Low, "low")
+		w.q.mu.Lock()
+		w.q.waiting[len(w.q.waiting)-1].Route = "other"
+		w.q.mu.Unlock()
+		broker.setRefuse(nil)
+		time.Sleep(aWhile + 30*time.Second)
+		if got := w.published(); !slices.Contains(got, "low") {
+			t.Errorf("%d were sent, none of the low lane", len(got))
+		}
+	})
 }
