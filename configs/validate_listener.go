@@ -32,7 +32,7 @@ func (k *checker) listeners() {
 	if len(k.c.Listeners) == 0 {
 		k.missing("listener", "no device could connect; write [[listener]] with an address")
 	}
-	seen := map[string]int{}
+	var taken []socket
 	for i, l := range k.c.Listeners {
 		at := fmt.Sprintf("listener[%d].address", i)
 		if l.Address == "" {
@@ -59,19 +59,55 @@ func (k *checker) listeners() {
 			k.fault(at, "%v", err)
 			continue
 		}
-		key := net.JoinHostPort(host, strconv.Itoa(port))
-		if l.Interface != "" {
-			key += "%" + l.Interface // each interface has its own ports
+		s := socket{ownHost(host), port, l.Interface, k.line(at)}
+		switch other := s.inTheWay(taken); {
+		case other == nil:
+		case other.host == s.host && other.iface == s.iface:
+			k.fault(at, "%s is taken by %s; take one of them out", quote(l.Address), lineWords(other.line))
+		default:
+			k.fault(at, "the port of %s is taken by %s, and one of them is on every address or interface; choose another port",
+				quote(l.Address), lineWords(other.line))
 		}
-		if line, again := seen[key]; again && port != 0 {
-			k.fault(at, "%s is taken by %s; take one of them out", quote(l.Address), lineWords(line))
-		}
-		seen[key] = k.line(at)
+		taken = append(taken, s)
 		if !isLoopback(host) && l.ClientCA == "" {
 			k.beyondLoopback(at, l.Address, port)
 		}
 	}
-	k.console(seen)
+	k.console(taken)
+}
+
+// socket is where a listener is, for the system: a port of an address, of one
+// network interface or of all ("").
+type socket struct {
+	host  string
+	port  int
+	iface string
+	line  int
+}
+
+// inTheWay is the first of others that the system does not let s be beside.
+func (s *socket) inTheWay(others []socket) *socket {
+	everywhere := func(host string) bool { return host == "" || net.ParseIP(host).IsUnspecified() }
+	for i := range others {
+		o := &others[i]
+		if s.port == o.port && s.port != 0 &&
+			(s.iface == o.iface || s.iface == "" || o.iface == "") &&
+			(s.host == o.host || everywhere(s.host) || everywhere(o.host)) {
+			return o
+		}
+	}
+	return nil
+}
+
+// ownHost is host in the one form that it has in every address.
+func ownHost(host string) string {
+	if ip := net.ParseIP(host); ip != nil {
+		return ip.String()
+	}
+	if strings.EqualFold(host, "localhost") {
+		return "127.0.0.1"
+	}
+	return strings.ToLower(host)
 }
 
 // maxSocketPath is what Linux has room for, in bytes.
@@ -110,7 +146,7 @@ func (k *checker) beyondLoopback(path, address string, port int) {
 		quote(address), lines, fmt.Sprintf("127.0.0.1:%d", port))
 }
 
-func (k *checker) console(listeners map[string]int) {
+func (k *checker) console(listeners []socket) {
 	const at = "console.address"
 	if k.c.Console.Address == "" {
 		return
@@ -120,8 +156,9 @@ func (k *checker) console(listeners map[string]int) {
 		k.fault(at, "%v, or \"\" for no console", err)
 		return
 	}
-	if line, taken := listeners[net.JoinHostPort(host, strconv.Itoa(port))]; taken && port != 0 {
-		k.fault(at, "%s is taken by the listener in line %d; choose another port", quote(k.c.Console.Address), line)
+	own := socket{host: ownHost(host), port: port}
+	if other := own.inTheWay(listeners); other != nil {
+		k.fault(at, "%s is taken by the listener in line %d; choose another port", quote(k.c.Console.Address), other.line)
 	}
 	if !isLoopback(host) {
 		k.warn(at, `everyone in the network can see the console; write "127.0.0.1:%d" to keep it on this board`, port)
