@@ -161,12 +161,18 @@ func (k *checker) vars(s, path string) {
 // without a second thought.
 var identifier = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 
+// leastSysInterval bounds what the $SYS topics cost: there are dozens.
+const leastSysInterval = time.Second
+
 func (k *checker) gateway() {
 	if id := k.c.Gateway.ID; id != "" && !identifier.MatchString(id) {
 		k.fault("gateway.id", "%s cannot be an identifier; write up to 64 letters, digits, '-', '_' and '.'", quote(id))
 	}
 	if k.c.Gateway.DataDir == "" {
 		k.fault("gateway.data_dir", "is empty; write the folder for the gateway's data")
+	}
+	if every := k.c.Gateway.SysInterval; every > 0 && every < leastSysInterval {
+		k.fault("gateway.sys_interval", "%v is too little; write at least %v, or \"0s\" for no such topics", every, leastSysInterval)
 	}
 }
 

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -125,6 +126,15 @@ func TestMeantKeys(t *testing.T) {
 	}{{"", "", 0}, {"", "ab", 2}, {"ab", "ba", 1}, {"kitten", "sitting", 3}, {"port", "prot", 1}, {"abc", "abc", 0}} {
 		if got := editDistance(c.a, c.b); got != c.want {
 			t.Errorf("%s to %s: %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
+
+func TestTheTopicsOfTheBrokerAreNotRefreshedAllTheTime(t *testing.T) {
+	for text, fine := range map[string]bool{"0s": true, "1s": true, "1ns": false, "999ms": false} {
+		_, _, err := loadText(t, fmt.Sprintf("gateway.sys_interval = %q", text), nil)
+		if fine && err != nil || !fine && (err == nil || !strings.Contains(err.Error(), `is too little; write at least 1s, or "0s"`)) {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }
