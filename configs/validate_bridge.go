@@ -204,6 +204,13 @@ func (k *checker) routes(b *Bridge, path string) {
 			k.fault(at+".topic", "%v; correct it", err)
 			continue
 		}
+		if local := r.LocalPrefix + r.Topic; local == "$SYS" || strings.HasPrefix(local, "$SYS/") {
+			where := "topic"
+			if r.LocalPrefix != "" {
+				where = "local_prefix"
+			}
+			k.fault(at+"."+where, "%s is the broker's own and never crosses a bridge; choose another local topic, as with local_prefix = \"far/\"", quote(local))
+		}
 		k.excludes(r, at)
 		for _, out := range []struct {
 			key string

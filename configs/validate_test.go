@@ -138,3 +138,19 @@ func TestTheTopicsOfTheBrokerAreNotRefreshedAllTheTime(t *testing.T) {
 		}
 	}
 }
+
+func TestNoRouteHasALocalTopicOfTheBroker(t *testing.T) {
+	for route, at := range map[string]string{
+		"direction = \"in\"\ntopic = \"$SYS/#\"":                               "test.toml:7: bridge.route.topic: \"$SYS/#\" is",
+		"direction = \"out\"\ntopic = \"$SYS\"":                                "test.toml:7: bridge.route.topic: \"$SYS\" is",
+		"direction = \"in\"\ntopic = \"a/+\"\nlocal_prefix = \"$SYS/broker/\"": "test.toml:8: bridge.route.local_prefix: \"$SYS/broker/a/+\" is",
+		"direction = \"in\"\ntopic = \"$SYS/#\"\nlocal_prefix = \"far/\"":      "",
+		"direction = \"out\"\ntopic = \"SYS/#\"\nremote_prefix = \"$SYS/\"":    "",
+		"direction = \"both\"\ntopic = \"$SYSTEM/#\"\nremote_prefix = \"x/\"":  "",
+	} {
+		_, _, err := loadText(t, "[[bridge]]\nname = \"b\"\n[[bridge.upstream]]\nurl = \"tcp://far\"\n[[bridge.route]]\n"+route, nil)
+		if at == "" && err != nil || at != "" && (err == nil || !strings.Contains(err.Error(), at)) {
+			t.Errorf("%s: %v, want %q", route, err, at)
+		}
+	}
+}
