@@ -61,6 +61,9 @@ type conn struct {
 	lastTopic string // of the last PUBLISH, to save an allocation
 	heard     heardAliases
 
+	publishDenied     bool // the log has that a publish was denied
+	subscribesRefused int  // SUBSCRIBEs that were refused something
+
 	publishing pace
 	heldBefore bool          // publishing was too fast, and the log has it
 	delay      time.Duration // how long the connection waits before it is read

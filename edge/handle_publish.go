@@ -34,8 +34,11 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 		Origin: c.clientID, Received: time.Now(), Properties: p.Properties.ForMessage(),
 	}
 	allowed := c.mayPublish(msg.Topic)
-	if !allowed && c.srv.stats.droppedDenied.Add(1)%100 == 1 {
-		c.srv.log.Warn("publish denied", "client_id", c.clientID, "topic", msg.Topic)
+	if !allowed {
+		if c.srv.stats.droppedDenied.Add(1); !c.publishDenied {
+			c.publishDenied = true
+			c.srv.log.Warn("publish denied; more of this connection are counted only (dropped_denied)", "client_id", c.clientID, "topic", msg.Topic)
+		}
 	}
 	if p.QoS == 0 {
 		if !allowed {

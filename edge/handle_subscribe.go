@@ -28,11 +28,13 @@ func (c *conn) handleSubscribe(body []byte) error {
 	c.mu.Lock()
 	c.subscribing++
 	c.mu.Unlock()
+	var refused refusedFilters
 	for _, sub := range p.Filters {
 		if err := c.checkFilter(sub.Filter); err != nil {
 			return fmt.Errorf("SUBSCRIBE: %w", err)
 		}
 		if code := c.maySubscribe(sub.Filter); code.Failed() {
+			refused.add(sub.Filter, code)
 			ack.Codes = append(ack.Codes, byte(code))
 			continue
 		}
@@ -52,6 +54,7 @@ func (c *conn) handleSubscribe(body []byte) error {
 			delete(granted, sub.Filter)
 		}
 	}
+	c.logRefused(&refused)
 	suback := func() {
 		c.send(func(dst []byte) []byte {
 			c.subscribing--
@@ -124,12 +127,10 @@ func (c *conn) checkFilter(filter string) error {
 func (c *conn) maySubscribe(filter string) packet.ReasonCode {
 	_, topics, _ := topic.ParseShared(filter)
 	if !c.mayFilter(topics) {
-		c.srv.log.Warn("subscription denied", "client_id", c.clientID, "filter", filter)
 		return packet.NotAuthorized
 	}
-	if isShared(filter) && c.srv.router.share(filter) == nil && c.srv.router.sharedLen() >= c.srv.limits.MaxShares {
-		c.srv.log.Warn("subscription refused: there are too many shared subscriptions",
-			"client_id", c.clientID, "filter", filter, "max_shared_subscriptions", c.srv.limits.MaxShares)
+	if isShared(filter) && c.srv.router.share(filter) == nil && (c.srv.router.sharedLen() >= c.srv.limits.MaxShares ||
+		c.sess.sharesLen() >= max(c.srv.limits.MaxShares/10, fairShare)) {
 		return packet.QuotaExceeded
 	}
 	c.sess.mu.Lock()
@@ -137,11 +138,51 @@ func (c *conn) maySubscribe(filter string) packet.ReasonCode {
 	full := !replaces && (len(c.sess.subs) >= c.srv.limits.MaxSubscriptions || c.sess.subsBytes+len(filter) > maxFilterBytes)
 	c.sess.mu.Unlock()
 	if full {
-		c.srv.log.Warn("subscription refused: the client has too many, or its filters are too long",
-			"client_id", c.clientID, "max_subscriptions", c.srv.limits.MaxSubscriptions, "max_bytes", maxFilterBytes)
 		return packet.QuotaExceeded
 	}
 	return packet.Success
+}
+
+// refusedLogged is how many SUBSCRIBEs of one connection the log tells of that were
+// refused something.
+const refusedLogged = 10
+
+// refusedFilters are those of one SUBSCRIBE by the reason, with the first of each.
+type refusedFilters struct {
+	denied, over           int
+	firstDenied, firstOver string
+}
+
+func (r *refusedFilters) add(filter string, code packet.ReasonCode) {
+	n, first := &r.over, &r.firstOver
+	if code == packet.NotAuthorized {
+		n, first = &r.denied, &r.firstDenied
+	}
+	if *n++; *n == 1 {
+		*first = filter
+	}
+}
+
+// logRefused tells the log, one line a reason and not for ever: clients try again.
+func (c *conn) logRefused(r *refusedFilters) {
+	if r.denied+r.over == 0 {
+		return
+	}
+	if c.subscribesRefused++; c.subscribesRefused > refusedLogged {
+		return
+	}
+	if r.denied > 0 {
+		c.srv.log.Warn("subscription denied", "client_id", c.clientID, "filter", r.firstDenied, "count", r.denied)
+	}
+	if r.over > 0 {
+		l := &c.srv.limits
+		c.srv.log.Warn("subscription refused: the client has too many, its filters are too long, or there are too many shared subscriptions",
+			"client_id", c.clientID, "filter", r.firstOver, "count", r.over,
+			"max_subscriptions", l.MaxSubscriptions, "max_bytes", maxFilterBytes, "max_shared_subscriptions", l.MaxShares)
+	}
+	if c.subscribesRefused == refusedLogged {
+		c.srv.log.Warn("no more refused subscriptions of this connection are logged", "client_id", c.clientID)
+	}
 }
 
 // handleUnsubscribe removes subscriptions; UNSUBACK waits for the disk as

@@ -83,13 +83,18 @@ func (s *session) endInbound() {
 	clear(s.inbound)
 }
 
+// fairShare is what a client may have of something that all have together, even
+// when others have taken all of it: a few must not lock out the rest.
+const fairShare = 16
+
 // holdsTooMuch reports whether another QoS 2 message of the client would be one
 // too many without a PUBREL: of its own, or of all clients.
 func (c *conn) holdsTooMuch() bool {
 	l := &c.srv.limits
 	c.sess.mu.Lock()
 	defer c.sess.mu.Unlock()
-	return c.sess.exactly >= max(l.MaxInboundQoS2/10, l.ReceiveMaximum) || c.srv.allExactly.Load() >= int64(l.MaxInboundQoS2)
+	return c.sess.exactly >= max(l.MaxInboundQoS2/10, l.ReceiveMaximum) ||
+		c.sess.exactly >= fairShare && c.srv.allExactly.Load() >= int64(l.MaxInboundQoS2)
 }
 
 // settle ends a begin: the message is safe (nil), which code tells, or nobody can promise that;

@@ -12,7 +12,7 @@ import (
 func TestQoS2WithoutReleaseIsBounded(t *testing.T) {
 	t.Parallel()
 	disk := newFakeDisk()
-	limits := func(o *Options) { o.Limits.MaxInboundQoS2, o.Limits.ReceiveMaximum = 20, 10 }
+	limits := func(o *Options) { o.Limits.MaxInboundQoS2, o.Limits.ReceiveMaximum = 40, 20 }
 	b := startBroker(t, disk, limits)
 	send := func(c *client, from, to int) {
 		for id := from; id <= to; id++ {
@@ -21,29 +21,30 @@ func TestQoS2WithoutReleaseIsBounded(t *testing.T) {
 		}
 	}
 	one := b.connect("one", durable)
-	send(one, 1, 10)
-	one.publish("a", "x", 2, 10, dup) // a repeated one is none more
-	one.expectAck(packet.PUBREC, 10)
+	send(one, 1, 20)
+	one.publish("a", "x", 2, 20, dup) // a repeated one is none more
+	one.expectAck(packet.PUBREC, 20)
 	one.ack(packet.PUBREL, 1)
 	one.expectAck(packet.PUBCOMP, 1)
-	send(one, 11, 11)
-	one.publish("a", "x", 2, 12)
+	send(one, 21, 21)
+	one.publish("a", "x", 2, 22)
 	one.expectEnd() // over its own bound
 	five := b.connect("five", with5(packet.Properties{SessionExpiry: 100, HasSessionExpiry: true}))
-	send(five, 1, 10)
+	send(five, 1, 20)
 	three := b.dial()
 	three.login("three")
-	three.publish("a", "x", 2, 1)
+	send(three, 1, fairShare) // the others have taken all, which must not keep it out
+	three.publish("a", "x", 2, fairShare+1)
 	three.expectEnd() // over that of all
 	five.nc.Close()   // its identifiers stay, as a session on disk does
 	eventually(t, "nobody is connected", func() bool { return b.srv.Stats().Clients == 0 })
-	if n := b.srv.allExactly.Load(); n != 20 {
-		t.Errorf("%d are counted, want 20", n)
+	if n := b.srv.allExactly.Load(); n != 40 {
+		t.Errorf("%d are counted, want 40", n)
 	}
 	b.stop()
 	b = startBroker(t, disk, limits)
-	if n := b.srv.allExactly.Load(); n != 20 {
-		t.Errorf("after a restart %d are counted, want 20", n)
+	if n := b.srv.allExactly.Load(); n != 40 {
+		t.Errorf("after a restart %d are counted, want 40", n)
 	}
 	// A new session of the client frees them, as the end of a clean one does.
 	clean := b.connect("one")
@@ -51,9 +52,9 @@ func TestQoS2WithoutReleaseIsBounded(t *testing.T) {
 	clean.publish("b", "x", 1, 3) // the same identifier with another QoS
 	clean.expectAck(packet.PUBACK, 3)
 	clean.disconnect()
-	eventually(t, "those of one client are left", func() bool { return b.srv.allExactly.Load() == 10 })
+	eventually(t, "those of one client are left", func() bool { return b.srv.allExactly.Load() == 20 })
 	again := b.connect("five", lasting(100))
-	for id := uint16(1); id <= 10; id++ {
+	for id := uint16(1); id <= 20; id++ {
 		again.ack(packet.PUBREL, id)
 		again.expectAck(packet.PUBCOMP, id)
 	}
@@ -132,5 +133,28 @@ func TestRetainedMessagesThatNobodyReadsEndWhoAskedForThem(t *testing.T) {
 	reads.expectNothing()
 	if st := b.srv.Stats(); st.SlowDisconnected != 1 || b.srv.retainedWaiting.Load() != 0 {
 		t.Errorf("%d were disconnected, %d wait", st.SlowDisconnected, b.srv.retainedWaiting.Load())
+	}
+}
+
+func TestOneClientDoesNotTakeAllSharedSubscriptions(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, newFakeDisk(), func(o *Options) { o.Limits.MaxShares = 2 * fairShare })
+	sub := func(c *client, i int) byte {
+		return c.subscribe5(1, holdfast.Subscription{Filter: fmt.Sprintf("$share/g/%d", i), QoS: 1})[0]
+	}
+	greedy, other := b.connect("greedy", v5), b.connect("other", v5)
+	for i := range fairShare {
+		if got := sub(greedy, i); got != 1 {
+			t.Fatalf("shared subscription %d: %#x", i, got)
+		}
+	}
+	if got := sub(greedy, fairShare); got != byte(packet.QuotaExceeded) {
+		t.Errorf("more than its share: %#x", got)
+	}
+	if got := sub(other, fairShare); got != 1 {
+		t.Errorf("another client: %#x", got)
+	}
+	if got := sub(greedy, fairShare); got != 1 {
+		t.Errorf("to join one that there is: %#x", got)
 	}
 }

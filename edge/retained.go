@@ -36,7 +36,7 @@ func (r *retained) fitsLocked(m *holdfast.Message, most, mostBytes int) bool {
 	if replaces {
 		return r.bytes-old.Size()+m.Size() <= max(mostBytes, r.bytes)
 	}
-	return r.names.Len() < most && r.bytes+m.Size() <= mostBytes
+	return r.names.Len()-r.sys < most && r.bytes+m.Size() <= mostBytes
 }
 
 // setLocked keeps m; one with an empty payload clears its topic [MQTT-3.3.1-10].

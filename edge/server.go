@@ -51,7 +51,8 @@ type Limits struct {
 	ReceiveMaximum int
 	// MaxInboundQoS2 is how many QoS 2 messages of all clients may wait for PUBREL
 	// (100,000), of which one client may have a tenth, or ReceiveMaximum if that is
-	// more. One more ends the connection that it comes on.
+	// more. One more ends the connection that it comes on; but 16 of a client are
+	// always taken.
 	MaxInboundQoS2 int
 	// MaxKeepAlive is the longest keep alive of an MQTT 5 client, which is told
 	// so, in whole seconds (none; at most 65,535 s).
@@ -81,7 +82,7 @@ type Limits struct {
 	MaxSubscriptions int
 	// MaxShares is how many shared subscriptions there are (1,000), each with a
 	// queue on disk; a client that would begin one more is refused it with 0x80,
-	// MQTT 5: 0x97.
+	// MQTT 5: 0x97, as is one that has a tenth of them, or 16 if that is more.
 	MaxShares int
 	// MaxRetained is how many retained messages are kept (100,000). A message
 	// that would be one more is delivered, not retained, and counted.
@@ -183,6 +184,8 @@ type Server struct {
 	// retainedWaiting counts the retained messages that clients have yet to be
 	// sent because they have subscribed.
 	retainedWaiting atomic.Int64
+	// foreignSys: the log has that a bridge brought something below $SYS.
+	foreignSys atomic.Bool
 	// early counts the bytes of read buffers of clients before their CONNECT.
 	early atomic.Int64
 	wg    sync.WaitGroup // listeners and connections; Add only under mu
@@ -283,7 +286,16 @@ func (s *Server) Serve(ln net.Listener) error {
 // Publish takes a message from inside the gateway (a bridge, the gateway's own
 // state) as if a client had published it. done is called exactly once, on any
 // goroutine: with nil when the message is safe in every durable destination.
+// One in the $SYS tree, which is the broker's own, goes nowhere, counted: to refuse
+// it would bring it again for ever.
 func (s *Server) Publish(msg *holdfast.Message, done func(error)) {
+	if isSys(msg.Topic) {
+		if s.stats.droppedDenied.Add(1); s.foreignSys.CompareAndSwap(false, true) {
+			s.log.Warn("messages below $SYS from a bridge are dropped, and counted in dropped_denied: give their route another prefix", "topic", msg.Topic)
+		}
+		done(nil)
+		return
+	}
 	if msg.Received.IsZero() {
 		m := *msg
 		m.Received = time.Now()

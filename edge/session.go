@@ -114,6 +114,18 @@ func (s *session) removeLocked(filter string) (existed bool) {
 	return existed
 }
 
+// sharesLen is how many shared subscriptions the session has.
+func (s *session) sharesLen() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f := range s.subs {
+		if isShared(f) {
+			n++
+		}
+	}
+	return n
+}
+
 // restoreSession brings a stored session back; it has no connection yet. One
 // whose time is over ends here.
 func (s *Server) restoreSession(st holdfast.SessionState, now time.Time) error {

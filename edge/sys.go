@@ -14,11 +14,11 @@ import (
 // of retained messages only: never to the Sink, so neither to the disk nor over a
 // bridge. They have QoS 0.
 
-// sysPrefix begins the topics that are the broker's own: no client may publish
-// there (MQTT 5, 4.7.2).
+// sysPrefix begins the topics that are the broker's own: nobody else may publish
+// there (MQTT 5, 4.7.2), neither a client nor a bridge.
 const sysPrefix = "$SYS/"
 
-func isSys(name string) bool { return strings.HasPrefix(name, sysPrefix) }
+func isSys(name string) bool { return name == "$SYS" || strings.HasPrefix(name, sysPrefix) }
 
 // tellSys publishes what has changed, at each interval until Shutdown.
 func (s *Server) tellSys() {

@@ -86,3 +86,38 @@ func TestWithoutAnIntervalThereIsNoSys(t *testing.T) {
 		t.Error("what a client had retained there is on disk still")
 	}
 }
+
+func TestNobodyElseWritesTheSysTree(t *testing.T) {
+	t.Parallel()
+	disk := newFakeDisk()
+	b := startBroker(t, disk, withSys, func(o *Options) { o.Limits.MaxRetained = 2 })
+	eventually(t, "the tree is there", func() bool { return len(b.srv.retained.matching(map[string]holdfast.Subscription{"$SYS/#": {}})) > 10 })
+	for _, m := range []*holdfast.Message{
+		{Topic: "$SYS/broker/uptime", Retain: true, QoS: 1},
+		{Topic: "$SYS/x", Payload: []byte("x"), Retain: true, QoS: 1},
+		{Topic: "$SYS", Payload: []byte("x"), Retain: true, QoS: 1},
+	} {
+		done := make(chan error, 1)
+		b.srv.Publish(m, func(err error) { done <- err })
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v: the bridge would bring it again for ever", m.Topic, err)
+		}
+	}
+	if st := b.srv.Stats(); st.Retained != 0 || st.DroppedDenied != 3 {
+		t.Errorf("%d retained, %d denied", st.Retained, st.DroppedDenied)
+	}
+	c := b.connect("c", v5)
+	c.publish("$SYS", "x", 1, 1, retaining)
+	c.expectCode(packet.PUBACK, 1, packet.NotAuthorized)
+	// What the broker tells of itself takes no place from the others.
+	for i, topic := range []string{"a", "b"} {
+		c.publish(topic, "x", 1, uint16(i+1), retaining)
+		c.expect(packet.PUBACK)
+	}
+	if n := b.srv.Stats().Retained; n != 2 {
+		t.Errorf("%d retained, want 2", n)
+	}
+	if kept, _ := disk.Retained(); len(kept) != 2 {
+		t.Errorf("%d are on disk, want 2", len(kept))
+	}
+}

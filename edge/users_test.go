@@ -419,3 +419,35 @@ func TestWhoIsMissingCostsAsMuchAsTheDearest(t *testing.T) {
 		t.Error("without a user with a password it costs nothing")
 	}
 }
+
+func TestWhatIsDeniedDoesNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	b := startWithUsers(t, newFakeDisk(), newUsers(t, AnonymousLoopback, User{Name: "a", Password: cheapHash}), func(o *Options) {
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	c, d := b.connect("c", v5, as("a", "password")), b.connect("d", v5, as("a", "password"))
+	many := make([]holdfast.Subscription, 100)
+	for i := range many {
+		many[i].Filter = strings.Repeat("x", i+1)
+	}
+	c.subscribe5(1, many...)
+	if text := log.String(); strings.Count(text, "denied") != 1 || !strings.Contains(text, "count=100") {
+		t.Errorf("one SUBSCRIBE gave %s", text)
+	}
+	for range 2 * refusedLogged {
+		c.subscribe5(1, many[0])
+	}
+	if n := strings.Count(log.String(), "subscription denied"); n != refusedLogged {
+		t.Errorf("%d lines on denied subscriptions, want %d", n, refusedLogged)
+	}
+	for range 3 {
+		for _, c := range []*client{c, d} {
+			c.publish("t", "x", 1, 1)
+			c.expectCode(packet.PUBACK, 1, packet.NotAuthorized)
+		}
+	}
+	if n := strings.Count(log.String(), "publish denied"); n != 2 {
+		t.Errorf("%d lines on denied publishes, want one a connection", n)
+	}
+}
