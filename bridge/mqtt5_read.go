@@ -25,9 +25,12 @@ func (u *mqtt5Upstream) reader() {
 	u.link.end(u.lostByRead(err))
 	u.mu.Lock()
 	u.ended = true
-	pending := u.pending
-	u.pending = nil
+	pending, held := u.pending, u.held
+	u.pending, u.held = nil, nil
 	u.mu.Unlock()
+	for _, h := range held {
+		h.done(u.unknown())
+	}
 	for _, done := range pending {
 		done(u.unknown())
 	}
@@ -96,6 +99,7 @@ func (u *mqtt5Upstream) answered(a packet.Ack) error {
 	done := u.pending[a.PacketID]
 	delete(u.pending, a.PacketID)
 	u.mu.Unlock()
+	defer u.release()
 	if done == nil {
 		return fmt.Errorf("the broker acknowledges %d, which was not sent", a.PacketID)
 	}
@@ -113,6 +117,23 @@ func (u *mqtt5Upstream) answered(a packet.Ack) error {
 		}
 	}
 	return nil
+}
+
+// release sends what waited for a place in the window.
+func (u *mqtt5Upstream) release() {
+	u.mu.Lock()
+	var failed []func()
+	for !u.ended && len(u.held) > 0 && len(u.pending) < u.window {
+		h := u.held[0]
+		u.held = u.held[1:]
+		if err := u.publishLocked(h.p, h.done); err != nil {
+			failed = append(failed, func() { h.done(err) })
+		}
+	}
+	u.mu.Unlock()
+	for _, f := range failed {
+		f()
+	}
 }
 
 // arrived is a PUBLISH. It is acknowledged when the receiver says so.

@@ -285,6 +285,45 @@ func TestAPublishWhileTheConnectionEndsIsAnswered(t *testing.T) {
 	}
 }
 
+// The state of the bridge has no place in the window of a broker that takes one.
+func TestABrokerThatTakesOneAtATimeGetsOneAtATime(t *testing.T) {
+	noLeaks(t)
+	up, far, err := conversation(t, []byte{0x20, 6, 0, 0, 3, 0x21, 0, 1}, PahoOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 4)
+	for _, name := range []string{"a", "b", "+", "c"} {
+		up.Publish(&holdfast.Message{Topic: name, QoS: 1}, false, func(err error) { done <- err })
+	}
+	if err := next(t, done, "done"); !errors.Is(err, holdfast.ErrRefused) {
+		t.Error(err)
+	}
+	b := make([]byte, 100)
+	for id, name := range []string{"a", "b"} {
+		n, _ := far.Read(b)
+		if want := []byte{0x32, 6, 0, 1, name[0], 0, byte(id + 1), 0}; !bytes.Equal(b[:n], want) {
+			t.Fatalf("% x came, wanted % x", b[:n], want)
+		}
+		if id == 0 {
+			far.Write([]byte{0x40, 2, 0, 1})
+			if err := next(t, done, "done"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	far.Close()
+	for range 2 { // b has no answer, c was not sent
+		if err := next(t, done, "done"); !errors.Is(err, holdfast.ErrUnknown) {
+			t.Error(err)
+		}
+	}
+	up.Close()
+	if len(done) > 0 {
+		t.Error("one was answered twice")
+	}
+}
+
 func TestALinkOnWhichNoPingIsAnsweredIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up, far, err := conversation(t, accepted, PahoOptions{KeepAlive: time.Minute})

@@ -43,10 +43,16 @@ type mqtt5Upstream struct {
 	mu      sync.Mutex
 	ended   bool
 	id      uint16                 // the last packet identifier
-	pending map[uint16]func(error) // publishes without PUBACK
+	pending map[uint16]func(error) // publishes without PUBACK, at most window
+	held    []heldPublish          // beyond it: the state of the bridge, where window is 1
 	subs    map[uint16]chan []byte // codes of SUBACK
 	alias   map[string]uint16
 	inbound map[uint16]bool // QoS 2 identifiers that are not released; true: PUBREC was sent
+}
+
+type heldPublish struct {
+	p    *packet.Publish
+	done func(error)
 }
 
 func newMQTT5Upstream(l *link, receive Receive, log *slog.Logger) *mqtt5Upstream {
@@ -146,6 +152,14 @@ func (u *mqtt5Upstream) publish(p *packet.Publish, done func(error)) error {
 	if u.ended {
 		return u.unknown()
 	}
+	if p.QoS > 0 && len(u.pending) >= u.window { // [MQTT-3.3.4-9]
+		u.held = append(u.held, heldPublish{p, done})
+		return nil
+	}
+	return u.publishLocked(p, done)
+}
+
+func (u *mqtt5Upstream) publishLocked(p *packet.Publish, done func(error)) error {
 	if p.QoS > 0 {
 		if p.PacketID = u.idLocked(); p.PacketID == 0 {
 			return errors.New("all packet identifiers are in use") // beyond every window
