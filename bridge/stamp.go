@@ -46,12 +46,12 @@ func (s *stamp) asProperties(m *holdfast.Message) {
 	p.User = append(slices.Clip(p.User),
 		holdfast.UserProperty{Name: stampTime, Value: s.Time.Format(time.RFC3339Nano)},
 		holdfast.UserProperty{Name: stampClock, Value: s.Clock},
-		holdfast.UserProperty{Name: "holdfast-gateway", Value: s.Gateway},
-		holdfast.UserProperty{Name: "holdfast-bridge", Value: s.Bridge},
-		holdfast.UserProperty{Name: "holdfast-lane", Value: s.Lane},
-		holdfast.UserProperty{Name: "holdfast-seq", Value: strconv.FormatUint(s.Seq, 10)})
+		holdfast.UserProperty{Name: stampGateway, Value: s.Gateway},
+		holdfast.UserProperty{Name: stampBridge, Value: s.Bridge},
+		holdfast.UserProperty{Name: stampLane, Value: s.Lane},
+		holdfast.UserProperty{Name: stampSeq, Value: strconv.FormatUint(s.Seq, 10)})
 	if s.Late {
-		p.User = append(p.User, holdfast.UserProperty{Name: "holdfast-late", Value: "true"})
+		p.User = append(p.User, holdfast.UserProperty{Name: stampLate, Value: "true"})
 	}
 	m.Properties = &p
 }
@@ -61,15 +61,30 @@ func (s *stamp) asProperties(m *holdfast.Message) {
 type propertied interface{ Properties() bool }
 
 // What cannot be known later is kept with the message in the queue, as user
-// properties of these names; whatever a client has sent under them is taken out.
+// properties of the first two names; whatever a client, or a Holdfast in front of
+// this one, has sent under any of them is taken out.
 const (
-	stampTime  = "holdfast-time"
-	stampClock = "holdfast-clock"
+	stampTime    = "holdfast-time"
+	stampClock   = "holdfast-clock"
+	stampGateway = "holdfast-gateway"
+	stampBridge  = "holdfast-bridge"
+	stampLane    = "holdfast-lane"
+	stampSeq     = "holdfast-seq"
+	stampLate    = "holdfast-late"
 
 	clockSure, clockUnsure = "sure", "unsure"
 	// clockApart is from when on the gateway's clock is not the board's.
 	clockApart = time.Second
 )
+
+// isStamp reports whether a user property of this name is part of a stamp.
+func isStamp(name string) bool {
+	switch name {
+	case stampTime, stampClock, stampGateway, stampBridge, stampLane, stampSeq, stampLate:
+		return true
+	}
+	return false
+}
 
 // received notes the time of receipt in out, which nobody else has yet.
 func (b *Bridge) received(out *holdfast.Message) {
@@ -79,7 +94,7 @@ func (b *Bridge) received(out *holdfast.Message) {
 		p = *out.Properties
 	}
 	p.User = slices.DeleteFunc(slices.Clone(p.User), func(u holdfast.UserProperty) bool {
-		return u.Name == stampTime || u.Name == stampClock
+		return isStamp(u.Name)
 	})
 	// A board whose clock is behind may know better from its module.
 	if apart := now.Sub(out.Received); apart.Abs() > clockApart {
@@ -109,7 +124,7 @@ func (b *Bridge) stamped(it holdfast.Item, late, props bool) *holdfast.Message {
 			case u.Name == stampClock:
 				s.Clock = u.Value
 			}
-			return u.Name == stampTime || u.Name == stampClock
+			return isStamp(u.Name)
 		})
 		m.Properties = &p
 	}
@@ -121,12 +136,12 @@ func (b *Bridge) stamped(it holdfast.Item, late, props bool) *holdfast.Message {
 		return &m
 	}
 	switch {
+	case !utf8.Valid(m.Payload): // json.Valid would take it
+		s.Base64 = m.Payload
 	case json.Valid(m.Payload):
 		s.Payload = m.Payload
-	case utf8.Valid(m.Payload):
-		s.Text = string(m.Payload)
 	default:
-		s.Base64 = m.Payload
+		s.Text = string(m.Payload)
 	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)

@@ -35,6 +35,7 @@ func TestAStampHasTimeSequenceAndThePayload(t *testing.T) {
 		`"on"`:               head + `"payload":"on"}`,
 		"on\n\"<":            head + `"text":"on\n\"<"}`,
 		"\xff\x00":           head + `"base64":"/wA="}`,
+		"\"\xff\"":           head + `"base64":"Iv8i"}`,
 		"":                   "",
 		`123456789012345678`: head + `"payload":123456789012345678}`,
 	} {
@@ -51,12 +52,15 @@ func TestAStampHasTimeSequenceAndThePayload(t *testing.T) {
 	// that says what is not its own to say.
 	sure = false
 	liar := &holdfast.Properties{User: []holdfast.UserProperty{{Name: stampClock, Value: "fine"}, {Name: "k", Value: "v"}, {Name: stampTime, Value: "2000-01-01T00:00:00Z"}}}
+	for _, name := range []string{"holdfast-gateway", "holdfast-bridge", "holdfast-lane", "holdfast-seq", "holdfast-late"} {
+		liar.User = append(liar.User, holdfast.UserProperty{Name: name, Value: "its own"})
+	}
 	out := stamped(&holdfast.Message{Payload: []byte("1"), Received: time.Unix(100, 0), Properties: liar})
 	var got stamp
 	if err := json.Unmarshal(out.Payload, &got); err != nil || got.Clock != "unsure" || !got.Time.Equal(noon.Truncate(time.Millisecond)) {
 		t.Errorf("%s, %v", out.Payload, err)
 	}
-	if u := out.Properties.User; len(u) != 1 || u[0].Name != "k" || len(liar.User) != 3 {
+	if u := out.Properties.User; len(u) != 1 || u[0].Name != "k" || len(liar.User) != 8 {
 		t.Errorf("user properties are %v, the client's %v", u, liar.User)
 	}
 }
