@@ -123,7 +123,9 @@ func (r Route) Validate() error {
 	}
 	for _, f := range r.Exclude {
 		if err := topic.ValidFilter(r.LocalPrefix + f); err != nil {
-			fault("exclude %q: %w", f, err)
+			fault("exclude %q behind local_prefix: %w", f, err)
+		} else if err := topic.ValidFilter(r.RemotePrefix + f); err != nil && r.Direction.in() {
+			fault("exclude %q behind remote_prefix: %w", f, err)
 		}
 	}
 	for _, p := range []struct{ key, prefix string }{{"local_prefix", r.LocalPrefix}, {"remote_prefix", r.RemotePrefix}} {

@@ -40,6 +40,12 @@ func TestWhatARouteExcludesGoesToALaterOneOrStays(t *testing.T) {
 	if err := (Route{Filter: "a/#", Exclude: []string{"a+"}}).Validate(); err == nil {
 		t.Error("an exclude that is no filter is taken")
 	}
+	for d, want := range map[Direction]bool{Out: true, In: false, Both: false} {
+		r := Route{Direction: d, Filter: "a/#", RemotePrefix: "site7", Exclude: []string{"+/raw"}}
+		if err := r.Validate(); (err == nil) != want {
+			t.Errorf("%v, with an exclude that is no filter in the far broker: %v", d, err)
+		}
+	}
 }
 
 func TestARouteMapsLocalToRemoteTopicsAndBack(t *testing.T) {

@@ -245,6 +245,10 @@ func (k *checker) excludes(r Route, path string) {
 			k.fault(at, "%s: %v; correct it", quote(filter), err)
 		} else if !overlap(filter, r.Topic) {
 			k.fault(at, "%s has nothing in common with topic %s; write it as it would stand there, without local_prefix", quote(filter), quote(r.Topic))
+		} else if err := filterError(r.LocalPrefix + filter); err != nil {
+			k.fault(at, `%s with local_prefix in front: %v; end the prefix with "/"`, quote(filter), err)
+		} else if err := filterError(r.RemotePrefix + filter); err != nil && r.Direction != Out {
+			k.fault(at, `%s with remote_prefix in front: %v; end the prefix with "/"`, quote(filter), err)
 		}
 	}
 }
