@@ -61,7 +61,7 @@ func setPassword(cmd *cobra.Command, file, user string, show bool) error {
 		if file, err = filepath.EvalSymlinks(file); err != nil {
 			return fmt.Errorf("find the configuration: %w; check the path after -c", err)
 		}
-		if text, err = os.ReadFile(file); err != nil {
+		if _, err = os.ReadFile(file); err != nil {
 			return fmt.Errorf("read the configuration: %w; check the path after -c, or run this with sudo", err)
 		}
 	}
@@ -72,6 +72,12 @@ func setPassword(cmd *cobra.Command, file, user string, show bool) error {
 	hash, err := password.New(word)
 	if err != nil {
 		return fmt.Errorf("%w; nothing is changed", err)
+	}
+	if !show {
+		// It may have been edited while the password was typed.
+		if text, err = os.ReadFile(file); err != nil {
+			return fmt.Errorf("read the configuration again: %w; nothing is changed", err)
+		}
 	}
 	changed, added, err := configs.SetPassword(string(text), user, hash.String())
 	if err != nil {

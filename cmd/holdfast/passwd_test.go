@@ -171,3 +171,33 @@ func TestATerminalIsAsBeforeAfterAnInterrupt(t *testing.T) {
 	}
 	io.WriteString(master, "\n") // for the reader that the process would have ended
 }
+
+// typist is a person who takes a while: do happens before the password comes.
+type typist struct {
+	io.Reader
+	do func()
+}
+
+func (t typist) Read(b []byte) (int, error) {
+	t.do()
+	return t.Reader.Read(b)
+}
+
+func TestPasswdKeepsWhatWasWrittenMeanwhile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "gateway.toml")
+	write := func(level string) {
+		if err := os.WriteFile(file, []byte("log.level = \""+level+"\"\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	write("info")
+	in := typist{strings.NewReader("sesame\n"), func() { write("debug") }}
+	if out, err := passwdWith(t, in, "-c", file, "pump"); err != nil {
+		t.Fatal(err, out)
+	}
+	c, _, err := configs.Load(file)
+	if err != nil || c.Log.Level != "debug" || len(c.Access.Users) != 1 {
+		t.Errorf("%v: %+v", err, c)
+	}
+}
