@@ -24,6 +24,10 @@ func (k *checker) access() {
 		k.warn("access.anonymous", "without users nobody at all can connect; add them with holdfast passwd NAME, or write %q or %q",
 			AnonymousLoopback, AnonymousAlways)
 	}
+	if a.Anonymous == AnonymousAlways && len(a.Users) > 0 {
+		k.warn("access.anonymous", "whoever leaves the user name out may do everything, from anywhere, whatever the users may; write %q or %q",
+			AnonymousLoopback, AnonymousNever)
+	}
 	seen := map[string]int{}
 	for i, u := range a.Users {
 		path := fmt.Sprintf("access.user[%d]", i)

@@ -154,3 +154,13 @@ func TestNoRouteHasALocalTopicOfTheBroker(t *testing.T) {
 		}
 	}
 }
+
+func TestUsersThatNobodyNeedsAreTold(t *testing.T) {
+	const user = "[[access.user]]\nname = \"a\"\npassword = \"$argon2id$v=19$m=9216,t=4,p=1$Cjzd+cq0mdzQ0hEvk3Aq6w$Q7mJ5yDGxS9AyRBMUQEwVChdI6ZgxxfNs4dVCKFK3dM\"\n"
+	for anonymous, told := range map[string]bool{AnonymousAlways: true, AnonymousLoopback: false, AnonymousNever: false} {
+		_, warnings, err := loadText(t, fmt.Sprintf("[access]\nanonymous = %q\n%s", anonymous, user), nil)
+		if err != nil || told != (len(warnings) == 1 && strings.HasPrefix(warnings[0], "test.toml:2: access.anonymous: whoever leaves the user name out")) {
+			t.Errorf("%s: %q, %v", anonymous, warnings, err)
+		}
+	}
+}
