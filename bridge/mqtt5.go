@@ -135,6 +135,8 @@ func explainConnack5(code packet.ReasonCode, clientID, username string) error {
 		return explainConnack(4, clientID, username)
 	case packet.NotAuthorized, packet.Banned:
 		return explainConnack(5, clientID, username)
+	case packet.QoSNotSupported, packet.RetainNotSupported: // of the will; nothing else in a login has them
+		return fmt.Errorf("the broker does not take the will that tells the state of the bridge: %v (0x%02x): write state_topic = \"\"", code, byte(code))
 	}
 	return fmt.Errorf("the broker refuses the connection: %v (0x%02x): see its log", code, byte(code))
 }

@@ -201,6 +201,8 @@ func TestTheFarBrokersReasonsAreUnderstood(t *testing.T) {
 		"a wrong password":    {[]byte{0x20, 3, 0, 0x86, 0}, "bad user name or password"},
 		"an old broker":       {[]byte{0x20, 2, 0, 1}, `write protocol = "3.1.1"`},
 		"no MQTT 5":           {[]byte{0x20, 3, 0, 0x84, 0}, `write protocol = "3.1.1"`},
+		"QoS 0 only":          {[]byte{0x20, 3, 0, 0x9B, 0}, `state_topic = ""`},
+		"no RETAIN":           {[]byte{0x20, 3, 0, 0x9A, 0}, `state_topic = ""`},
 		"moved":               {[]byte{0x20, 3, 0, 0x9D, 0}, "server moved"},
 		"another packet":      {[]byte{0xD0, 0}, "does not speak MQTT"},
 		"something else":      {[]byte("HTTP/1.1 400 Bad Request\r\n\r\n"), "does not speak MQTT"},
