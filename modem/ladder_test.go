@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -191,5 +192,64 @@ func TestTheTurnToResetLastsUntilTheModuleIsUp(t *testing.T) {
 			t.Error(err)
 		}
 		synctest.Wait()
+	})
+}
+
+// hangingUp is a port that says io.EOF when its other end is gone, as a tty does.
+type hangingUp struct{ net.Conn }
+
+func (p hangingUp) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b)
+	if err != nil {
+		err = fmt.Errorf("the port was unplugged or hung up (%w)", io.EOF)
+	}
+	return n, err
+}
+
+// A module on USB leaves the bus when it is reset, and its port with it. That is no
+// reason to reset it once more when it is back.
+func TestAModuleThatLeavesItsPortWhenItIsResetIsNotResetAgain(t *testing.T) {
+	f := registered(t)
+	f.wrap = func(host net.Conn) io.ReadWriteCloser { return hangingUp{host} }
+	bad := true
+	f.onFunc("AT+CEREG?", func(string) string {
+		if bad {
+			return "\r\n+CEREG: 2,2\r\n" + ok
+		}
+		return "\r\n+CEREG: 2,1\r\n" + ok
+	})
+	f.onFunc("AT+CFUN=1", func(cmd string) string {
+		if cmd == "AT+CFUN=1,1" {
+			bad = false
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.conn.Close()
+			return ""
+		}
+		return ok
+	})
+	f.on("AT+ECRST", "\r\nERROR\r\n")
+	withModem(t, f, Options{Timing: Timing{Registration: 10 * time.Second}}, func(t *testing.T, m *Modem) {
+		time.Sleep(2 * time.Hour)
+		st := m.Status()
+		if c := st.Counters; c.RadioResets != 1 || c.ModuleResets != 1 || st.State != StateReady {
+			t.Errorf("%d resets of the radio, %d of the module; it is %s: %s", c.RadioResets, c.ModuleResets, st.State, st.Problem)
+		}
+	})
+}
+
+// What only a person can mend stops the ladder where it is.
+func TestAfterAResetWhatNeedsAPersonIsNoReasonForAnother(t *testing.T) {
+	f := registered(t)
+	f.on("AT+CEREG?", "\r\n+CEREG: 2,2\r\n"+ok)
+	f.onFunc("AT+CFUN=0", func(string) string {
+		f.on("AT+CPIN?", "\r\n+CPIN: SIM PUK\r\n"+ok)
+		return ok
+	})
+	withModem(t, f, Options{Timing: Timing{Registration: 10 * time.Second}}, func(t *testing.T, m *Modem) {
+		time.Sleep(6 * time.Hour)
+		if st := m.Status(); st.Counters.Resets != 1 {
+			t.Errorf("%d resets; it is %s: %s", st.Counters.Resets, st.State, st.Problem)
+		}
 	})
 }

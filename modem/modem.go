@@ -158,6 +158,7 @@ type Modem struct {
 	authSet   bool          // user and password were given to the module
 	failures  int           // lives that failed since the module proved itself
 	resets    int           // resets since then; how far up the ladder
+	stepped   bool          // the module was reset in this life
 	waits     int           // lives that ended, of any cause, since then
 	pin       pins          // what is known of the PIN
 	cutAt     time.Time     // when a module that is not there is given power again

@@ -224,8 +224,12 @@ func (m *Modem) count(err error) {
 	if proved {
 		m.waits = 1
 	}
+	// A rung that was used is not used again at once, whatever came of it: a module on
+	// USB leaves the bus when it is reset, and its port hangs up.
+	stepped := m.stepped && !proved
+	m.stepped = false
 	var person needsPerson
-	if m.carries() || notThere(err) || errors.As(err, &person) {
+	if !stepped && (m.carries() || notThere(err) || errors.As(err, &person)) {
 		return
 	}
 	m.failures++

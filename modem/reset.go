@@ -90,7 +90,7 @@ func (m *Modem) takeTurn(ctx context.Context) (release func(), err error) {
 
 // reset does one step, once in a life, and waits until the module answers again.
 func (m *Modem) reset(ctx context.Context, l *link, step string) error {
-	l.reset = true
+	l.reset, m.stepped = true, true
 	m.resets++
 	m.countReset(step)
 	var err error
