@@ -3,6 +3,9 @@ package modem
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -10,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -92,6 +96,65 @@ func TestAnInterfaceThatCarriesNothingLeadsToAReset(t *testing.T) {
 		fail.Store(&noDevice)
 		if _, err := m.DialContext(t.Context(), "tcp", "x:1"); err == nil || !strings.Contains(err.Error(), "is pppd running") {
 			t.Errorf("without the interface: %v", err)
+		}
+	})
+}
+
+// The AT port fails for a while before there is a connection, and goes on to fail: the
+// reset that is due then is not for a module that carries one.
+func TestAResetThatIsDueIsLeftOutWhileAConnectionLives(t *testing.T) {
+	f := registered(t)
+	f.on("AT+CEREG?", "\r\n+CEREG: 2,2\r\n"+ok)
+	o := overInterface(new(atomic.Pointer[error]))
+	o.Timing = Timing{Registration: 10 * time.Second}
+	withModem(t, f, o, func(t *testing.T, m *Modem) {
+		for m.Status().Failures < firstReset {
+			time.Sleep(time.Second)
+		}
+		c, err := m.DialContext(t.Context(), "tcp", "broker.example:1883")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		time.Sleep(2 * time.Hour)
+		if n := m.Status().Counters.Resets; n != 0 {
+			t.Errorf("%d resets under a connection", n)
+		}
+	})
+}
+
+// Its AT port has another name now, or a wrong one.
+func TestAModuleWithoutItsPortKeepsItsPowerWhileAConnectionLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := overInterface(new(atomic.Pointer[error]))
+		o.Name = "lte"
+		o.Open = func(context.Context) (io.ReadWriteCloser, error) {
+			return nil, fmt.Errorf("there is no such port: %w", fs.ErrNotExist)
+		}
+		o.PowerCycle = func(context.Context) error { return nil }
+		m, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
+		c, err := m.DialContext(ctx, "tcp", "broker.example:1883")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(12 * time.Hour)
+		if n := m.Status().Counters.PowerCycles; n != 0 {
+			t.Errorf("its power was cut %d times under a connection", n)
+		}
+		c.Close()
+		time.Sleep(time.Hour)
+		if n := m.Status().Counters.PowerCycles; n == 0 {
+			t.Error("it was not given power again without one")
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -56,7 +56,7 @@ func (m *Modem) climb(ctx context.Context, l *link) (release func(), err error) 
 	release = func() {}
 	err = m.answer(ctx, l)
 	step := m.step()
-	if l.reset || step == "" {
+	if l.reset || step == "" || m.carries() {
 		return release, err
 	}
 	if err != nil {
@@ -67,8 +67,11 @@ func (m *Modem) climb(ctx context.Context, l *link) (release func(), err error) 
 		m.resets = max(m.resets, hard)
 		step = m.step()
 	}
-	release, err = m.takeTurn(ctx)
-	if err != nil {
+	release, turnErr := m.takeTurn(ctx)
+	if turnErr != nil {
+		return release, turnErr
+	}
+	if m.carries() { // since the turn was waited for
 		return release, err
 	}
 	return release, m.reset(ctx, l, step)
@@ -167,7 +170,7 @@ func (m *Modem) pulse(ctx context.Context, l *link) error {
 // Timing.Reset, and then after twice as long each time: somebody may have taken
 // it away.
 func (m *Modem) absent(ctx context.Context, err error) {
-	if m.o.PowerCycle == nil || !errors.Is(err, errPort) || !errors.Is(err, fs.ErrNotExist) {
+	if m.o.PowerCycle == nil || m.carries() || !errors.Is(err, errPort) || !errors.Is(err, fs.ErrNotExist) {
 		m.cutAt, m.cutWait = time.Time{}, 0
 		return
 	}
@@ -180,7 +183,7 @@ func (m *Modem) absent(ctx context.Context, err error) {
 	}
 	release, err := m.takeTurn(ctx)
 	defer release()
-	if err != nil {
+	if err != nil || m.carries() {
 		return
 	}
 	m.countReset(stepPower)
