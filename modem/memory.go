@@ -164,7 +164,9 @@ func (m *memory) keepBaud(configured, found int) error {
 func (m *memory) traffic() trafficRecord {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.data.Traffic
+	t := m.data.Traffic
+	t.Months = slices.Clone(t.Months) // the meter counts in its own
+	return t
 }
 
 func (m *memory) keepTraffic(t trafficRecord) error {

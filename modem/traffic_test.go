@@ -2,6 +2,7 @@ package modem
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -217,5 +218,20 @@ func TestMonthsOfADamagedFileAreDropped(t *testing.T) {
 	}
 	if got := r.Traffic.Months; !slices.Equal(got, []MonthBytes{{"2026-11", 3, 0}, {"2026-10", 2, 0}}) && !slices.Equal(got, []MonthBytes{{"2026-11", 3, 0}, {"2026-10", 4, 0}}) {
 		t.Errorf("got %v", got)
+	}
+}
+
+// The file is written for other reasons too, at any moment.
+func TestTheMeterSharesNoMonthsWithTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "lte.json")
+	if err := os.WriteFile(file, []byte(`{"traffic":{"months":[{"month":"2026-11","out":1,"in":1}]}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	memory := recall(file, slog.New(slog.DiscardHandler))
+	m := newMeter(memory.traffic())
+	m.turn(day("2026-11-30"), true)
+	m.estimate(100, 100)
+	if got := memory.traffic().Months; got[0].Out != 1 {
+		t.Errorf("without a save the file would have %+v", got)
 	}
 }
