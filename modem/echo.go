@@ -95,11 +95,10 @@ func (m *Modem) hasEchoed() bool {
 	return m.echoed
 }
 
-// ask runs a command whose result is a URC of that name and beginning, and
-// returns its arguments. It waits for the result as for the acknowledgement of a
+// ask runs a command whose result is a URC, and returns its arguments. It waits for the result as for the acknowledgement of a
 // publish. A module that refuses the command while it is connected has none.
-func (s *Session) ask(ctx context.Context, c at.Command, name string, state func(context.Context) (connected bool, err error), begins ...string) ([]string, error) {
-	w := s.e.Expect(isLine(name, begins...))
+func (s *Session) ask(ctx context.Context, c at.Command, result func(at.Line) bool, state func(context.Context) (connected bool, err error)) ([]string, error) {
+	w := s.e.Expect(result)
 	defer w.Stop()
 	if _, err := s.e.Do(s.cmd, c); err != nil { // let run out: see Session.cmd
 		if !at.IsRejection(err) {
@@ -123,20 +122,23 @@ func (c *ecmt) echo(ctx context.Context, s *Session, id uint16) error {
 		state, err := c.m.ecmtState(ctx, c.e)
 		return state == ecmtConnected || state == ecmtUnknown, err
 	}
-	a, err := s.ask(ctx, at.Command{Text: fmt.Sprintf(`AT+ECMTUNS=0,%d,"%s"`, id, echoFilter)}, "+ECMTUNS", connected, "0", strconv.Itoa(int(id)))
+	a, err := s.ask(ctx, at.Command{Text: fmt.Sprintf(`AT+ECMTUNS=0,%d,"%s"`, id, echoFilter)}, isLine("+ECMTUNS", "0", strconv.Itoa(int(id))), connected)
 	if err == nil && len(a) >= 3 && a[2] == "2" {
 		err = fmt.Errorf("the module could not send: %w", holdfast.ErrUnknown)
 	}
 	return err
 }
 
-// echo: the result is 0 for an answer, 1 for a repetition, 2 for none.
+// echo: the result is 0 for an answer, 2 for none. 1 says that it is sent again, for
+// there was none yet, and another result follows.
 func (c *qmt) echo(ctx context.Context, s *Session, id uint16) error {
 	connected := func(ctx context.Context) (bool, error) {
 		state, err := c.state(ctx)
 		return state == qmtConnected, err
 	}
-	a, err := s.ask(ctx, at.Command{Text: fmt.Sprintf(`AT+QMTUNS=0,%d,"%s"`, id, echoFilter)}, "+QMTUNS", connected, "0", strconv.Itoa(int(id)))
+	mine, again := isLine("+QMTUNS", "0", strconv.Itoa(int(id))), isLine("+QMTUNS", "0", strconv.Itoa(int(id)), "1")
+	result := func(l at.Line) bool { return mine(l) && !again(l) }
+	a, err := s.ask(ctx, at.Command{Text: fmt.Sprintf(`AT+QMTUNS=0,%d,"%s"`, id, echoFilter)}, result, connected)
 	if err == nil && len(a) >= 3 && a[2] == "2" {
 		err = fmt.Errorf("the module could not send: %w", holdfast.ErrUnknown)
 	}
@@ -151,7 +153,7 @@ func (c *cmqtt) echo(ctx context.Context, s *Session, _ uint16) error {
 	connected := func(context.Context) (bool, error) { return true, nil } // it says so by itself
 	a, err := s.ask(ctx, at.Command{
 		Text: fmt.Sprintf("AT+CMQTTUNSUB=0,%d,0", len(echoFilter)), Payload: []byte(echoFilter),
-	}, "+CMQTTUNSUB", connected, "0")
+	}, isLine("+CMQTTUNSUB", "0"), connected)
 	if err != nil || len(a) < 2 || a[len(a)-1] == "0" {
 		return err
 	}

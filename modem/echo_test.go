@@ -110,3 +110,38 @@ func TestALinkIsNotTestedWhileAPublishIsUnderWay(t *testing.T) {
 		}
 	})
 }
+
+// Quectel firmware tells that it repeats itself, which is what it does on a connection
+// that is half open.
+func TestARepetitionIsNoSignOfLife(t *testing.T) {
+	f := registered(t)
+	f.on("AT+QMTOPEN=?", "\r\n+QMTOPEN: (0-5)\r\n"+ok)
+	f.on("AT+ECMTCFG=?", "\r\nERROR\r\n")
+	f.on("AT+QMTOPEN=0", ok+"\r\n+QMTOPEN: 0,0\r\n")
+	f.on("AT+QMTCONN=0", ok+"\r\n+QMTCONN: 0,0,0\r\n")
+	f.on("AT+QMTCONN?", "\r\n+QMTCONN: 0,3\r\n"+ok)
+	answer := func(results ...string) {
+		f.onFunc("AT+QMTUNS", func(cmd string) string {
+			said := ok
+			for _, r := range results {
+				said += "\r\n+QMTUNS: 0," + field(cmd, 1) + "," + r + "\r\n"
+			}
+			return said
+		})
+	}
+	answer("1", "0")
+	withModem(t, f, Options{}, func(t *testing.T, m *Modem) {
+		s := connected(t, m, nobody)
+		defer s.Close()
+		time.Sleep(10 * time.Minute)
+		if n := len(f.heard("AT+QMTUNS")); n < 8 || s.Err() != nil {
+			t.Fatalf("tested %d times, ended: %v", n, s.Err())
+		}
+		answer("1", "1")
+		time.Sleep(time.Minute + m.o.Timing.Ack)
+		synctest.Wait()
+		if err := s.Err(); !errors.Is(err, errHalfOpen) {
+			t.Errorf("ended for %v", err)
+		}
+	})
+}

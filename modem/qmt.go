@@ -312,7 +312,7 @@ func (c *qmt) urc(s *Session, l at.Line) bool {
 	case "+QMTRECV":
 		c.received(s, l)
 		return true
-	case "+QMTPUBEX", "+QMTPUB", "+QMTSTAT", "+QMTDISC", "+QMTCLOSE", "+QMTCONN", "+QMTOPEN", "+QMTSUB":
+	case "+QMTPUBEX", "+QMTPUB", "+QMTSTAT", "+QMTDISC", "+QMTCLOSE", "+QMTCONN", "+QMTOPEN", "+QMTSUB", "+QMTUNS":
 	default:
 		return false
 	}
