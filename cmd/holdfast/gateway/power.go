@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,7 +20,8 @@ const (
 )
 
 // powerCommand runs the user's command that cuts a module's power and gives it
-// back. All that it has started is ended when its time is over.
+// back. All that it has started is ended when its time is over before it has ended;
+// what it leaves behind then goes on, for it may be what gives the power back.
 func powerCommand(name, command string, log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, powerWait)
@@ -33,6 +35,9 @@ func powerCommand(name, command string, log *slog.Logger) func(context.Context) 
 		cmd.WaitDelay = time.Second // a child that keeps the pipe open
 		begun := time.Now()
 		err := cmd.Run()
+		if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
+			err = nil // it has worked, and left something in the background
+		}
 		words := strings.TrimSpace(string(said))
 		if err == nil {
 			log.Info("power_command was run", "said", words, "took", time.Since(begun).Round(time.Millisecond))

@@ -65,3 +65,22 @@ func TestAPowerCommandThatHangsIsEndedWithItsChildren(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// A command may leave something in the background that gives the power back later.
+func TestAPowerCommandThatLeavesSomethingBehindHasWorked(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pid")
+	if err := powerCommand("lte", "echo off; sleep 1000 & echo $! > "+file, slog.New(slog.DiscardHandler))(t.Context()); err != nil {
+		t.Error(err)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("what it has left was ended: %v", err)
+	}
+}
