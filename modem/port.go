@@ -124,7 +124,7 @@ func (p *serialPort) SetLine(line string, on bool) error {
 		set = p.mode.SetRTS
 	}
 	if err := set(on); err != nil {
-		return fmt.Errorf("%s has no line %s (%w); set reset_line = \"\"", p.name, line, err)
+		return fmt.Errorf("%s has no line %s (%w); set reset_line = \"none\"", p.name, line, err)
 	}
 	return nil
 }

@@ -136,6 +136,27 @@ func TestPortsThatCannotBeOpenedSayWhatToDo(t *testing.T) {
 	}
 }
 
+// What the error says to write must be what the configuration takes.
+func TestAPortWithoutLinesSaysWhatToWrite(t *testing.T) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Skipf("no pseudo terminals here: %v", err)
+	}
+	defer master.Close()
+	defer slave.Close()
+	port, err := openSerial(slave.Name(), 115200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
+	m := &Modem{o: Options{ResetLine: lineRTS}}
+	for _, l := range []*link{{port: port}, {port: master}} {
+		if err := m.pulse(t.Context(), l); err == nil || !strings.Contains(err.Error(), `set reset_line = "none"`) {
+			t.Errorf("%T: %v", l.port, err)
+		}
+	}
+}
+
 func TestFlowControlCanBeSwitchedOn(t *testing.T) {
 	master, slave, err := pty.Open()
 	if err != nil {

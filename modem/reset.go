@@ -156,7 +156,7 @@ type pulser interface {
 func (m *Modem) pulse(ctx context.Context, l *link) error {
 	port, ok := l.port.(pulser)
 	if !ok {
-		return fmt.Errorf("this port has no line %s; set reset_line = \"\"", m.o.ResetLine)
+		return fmt.Errorf("this port has no line %s; set reset_line = \"none\"", m.o.ResetLine)
 	}
 	if err := port.SetLine(m.o.ResetLine, false); err != nil {
 		return err
