@@ -19,6 +19,9 @@ const levelTrace = slog.LevelDebug
 // come means that everything set so far is lost, and ends it with errRebooted.
 func (m *Modem) bringUp(ctx context.Context, l *link) error {
 	m.setState(StateStarting) // the last problem is shown until there is success
+	if err := m.forgetFlowControl(l); err != nil {
+		return err
+	}
 	release, err := m.climb(ctx, l)
 	defer release()
 	if err != nil {

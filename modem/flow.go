@@ -11,6 +11,19 @@ import (
 // flowing is a port whose RTS and CTS can be switched on and off.
 type flowing interface{ SetFlowControl(on bool) error }
 
+// forgetFlowControl is for a module that has restarted: it does not drive its RTS
+// now, and would not hear a word.
+func (m *Modem) forgetFlowControl(l *link) error {
+	if !l.flow {
+		return nil
+	}
+	l.flow = false
+	if err := l.port.(flowing).SetFlowControl(false); err != nil {
+		return fmt.Errorf("switching RTS/CTS off: %w", err)
+	}
+	return nil
+}
+
 // setFlowControl makes both ends of the line use RTS and CTS, the module first
 // (AT+IFC, V.250 6.2.12): until then it does not drive its RTS, and a UART that
 // waits for it sends nothing. Where the module cannot be heard any more with them,
@@ -32,6 +45,7 @@ func (m *Modem) setFlowControl(ctx context.Context, l *link) error {
 	}
 	err := l.e.Probe(ctx)
 	if !errors.Is(err, at.ErrUnsynced) {
+		l.flow = true
 		return err
 	}
 	m.log.Warn("the module is not heard with RTS and CTS: are both wired? The line goes on without; set flow_control = false if they are not")

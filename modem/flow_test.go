@@ -16,6 +16,13 @@ type flowPort struct {
 	on      bool
 }
 
+// boot is what a restart of the module does: it does not drive its RTS any more.
+func (p *flowPort) boot(unwired bool) {
+	p.h.mu.Lock()
+	defer p.h.mu.Unlock()
+	p.unwired = unwired
+}
+
 func (p *flowPort) SetFlowControl(on bool) error {
 	p.h.mu.Lock()
 	defer p.h.mu.Unlock()
@@ -68,4 +75,26 @@ func TestFlowControlIsSwitchedOnInTheModuleFirst(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A module that restarts has forgotten it, and must be heard to be told again.
+func TestFlowControlIsOffUntilARestartedModuleIsTold(t *testing.T) {
+	f := registered(t)
+	h := &history{}
+	var port *flowPort
+	f.wrap = func(host net.Conn) io.ReadWriteCloser {
+		port = &flowPort{Conn: host, h: h, unwired: true}
+		return port
+	}
+	f.onFunc("AT+IFC=2,2", func(cmd string) string { port.boot(false); return ok })
+	withModem(t, f, Options{FlowControl: true}, func(t *testing.T, m *Modem) {
+		up(t, m)
+		port.boot(true)
+		f.say("\r\nRDY\r\n")
+		time.Sleep(10 * time.Second)
+		st := m.Status()
+		if st.State != StateReady || st.Counters.Opens != 1 || st.Failures != 0 {
+			t.Errorf("it is %s after %d openings and %d failures: %s", st.State, st.Counters.Opens, st.Failures, st.Problem)
+		}
+	})
 }

@@ -202,6 +202,7 @@ type link struct {
 	// Only Run's goroutine.
 	reset    bool // the ladder's step was done in this life
 	searched bool // the rate was looked for
+	flow     bool // RTS and CTS are in use
 }
 
 // firmware has the commands of a module, which stay as they were found.
