@@ -85,5 +85,8 @@ func parseCounter(line string) (out, in uint64, ok bool) {
 	}
 	out, err1 := strconv.ParseUint(a[0], 10, 64)
 	in, err2 := strconv.ParseUint(a[1], 10, 64)
-	return out, in, err1 == nil && err2 == nil
+	return out, in, err1 == nil && err2 == nil && max(out, in) <= maxCounter
 }
+
+// maxCounter is more than a SIM carries in its life: a petabyte.
+const maxCounter = 1 << 50

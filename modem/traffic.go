@@ -192,9 +192,10 @@ func (t *meter) read(r counterReading) {
 	t.unsaved = true
 }
 
-// correct puts measured in the place of estimated.
+// correct puts measured in the place of estimated, which may be partly in the month
+// before.
 func correct(sum, estimated, measured uint64) uint64 {
-	return sum - min(sum, estimated) + measured
+	return sum + measured - min(sum+measured, estimated)
 }
 
 // traffic is a snapshot.

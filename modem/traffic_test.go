@@ -235,3 +235,33 @@ func TestTheMeterSharesNoMonthsWithTheFile(t *testing.T) {
 		t.Errorf("without a save the file would have %+v", got)
 	}
 }
+
+func TestAReadingBehindTheTurnOfTheMonthIsNotCountedTwice(t *testing.T) {
+	m := newMeter(trafficRecord{})
+	m.turn(day("2026-11-30"), true)
+	m.read(counterReading{FromModule, 5000, 5000})
+	m.estimate(1000, 100)
+	m.turn(day("2026-12-01"), true)
+	m.estimate(200, 20)
+	m.read(counterReading{FromModule, 6500, 5090})
+	if got := month(t, m, "2026-11"); got.Out != 1000 || got.In != 100 {
+		t.Errorf("got %+v", got)
+	}
+	if got := month(t, m, "2026-12"); got.Out != 500 || got.In != 0 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestACounterThatCannotBeIsNotBelieved(t *testing.T) {
+	for line, want := range map[string]bool{
+		"+QGDCNT: 1700,2900":                 true,
+		"+QGDCNT: 18446744073709551615,2900": false,
+		"+QGDCNT: 1700,18446744073709551615": false,
+		"+QGDCNT: -1,2900":                   false,
+		"+QGDCNT: 1700":                      false,
+	} {
+		if _, _, ok := parseCounter(line); ok != want {
+			t.Errorf("%s: %v", line, ok)
+		}
+	}
+}
