@@ -60,7 +60,7 @@ func openSerial(name string, baud int) (*serialPort, error) {
 			return nil, inUse(name, h, unix.EBUSY)
 		}
 	}
-	mode, err := serial.Open(name, &serial.Mode{BaudRate: baud, DataBits: 8})
+	mode, err := openMode(file, name, &serial.Mode{BaudRate: baud, DataBits: 8})
 	if err != nil {
 		file.Close()
 		return nil, portError(name, err)
@@ -74,6 +74,19 @@ func openSerial(name string, baud int) (*serialPort, error) {
 	}
 	_ = mode.ResetInputBuffer() // what came before is not an answer to us
 	return p, nil
+}
+
+// openMode opens the port with the library, which leaves its descriptor to every
+// program that is started: power_command may leave one behind, and the port would be
+// in use.
+func openMode(file *os.File, name string, mode *serial.Mode) (serial.Port, error) {
+	syscall.ForkLock.RLock() // no program is started in between
+	defer syscall.ForkLock.RUnlock()
+	port, err := serial.Open(name, mode)
+	if err == nil {
+		_ = control(file, keepFromPrograms)
+	}
+	return port, err
 }
 
 func noSuchLine(err error) bool {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -133,6 +134,29 @@ func TestPortsThatCannotBeOpenedSayWhatToDo(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%s gave %v", c.port, err)
 		}
+	}
+}
+
+// power_command is started while the port is open, and may leave something behind
+// that would keep it.
+func TestAProgramThatIsStartedDoesNotGetThePort(t *testing.T) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Skipf("no pseudo terminals here: %v", err)
+	}
+	defer master.Close()
+	defer slave.Close()
+	port, err := openSerial(slave.Name(), 115200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
+	out, err := exec.Command("ls", "-l", "/proc/self/fd").Output()
+	if err != nil {
+		t.Skipf("the files of a process cannot be listed here: %v", err)
+	}
+	if strings.Contains(string(out), slave.Name()+"\n") {
+		t.Errorf("it has the port open:\n%s", out)
 	}
 }
 
