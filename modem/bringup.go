@@ -22,9 +22,7 @@ func (m *Modem) bringUp(ctx context.Context, l *link) error {
 	if err := m.forgetFlowControl(l); err != nil {
 		return err
 	}
-	release, err := m.climb(ctx, l)
-	defer release()
-	if err != nil {
+	if err := m.climb(ctx, l); err != nil {
 		return err
 	}
 	select { // a boot message until here is no news

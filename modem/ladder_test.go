@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -251,5 +252,70 @@ func TestAfterAResetWhatNeedsAPersonIsNoReasonForAnother(t *testing.T) {
 		if st := m.Status(); st.Counters.Resets != 1 {
 			t.Errorf("%d resets; it is %s: %s", st.Counters.Resets, st.State, st.Problem)
 		}
+	})
+}
+
+// A module on USB is away for a while when it is reset. That is part of the reset, but
+// one that does not come back must not keep the turn.
+func TestTheTurnToResetLastsWhileTheModuleIsOffTheBus(t *testing.T) {
+	f := registered(t)
+	f.wrap = func(host net.Conn) io.ReadWriteCloser { return hangingUp{host} }
+	f.on("AT+CEREG?", "\r\n+CEREG: 2,2\r\n"+ok)
+	var back atomic.Bool
+	back.Store(true)
+	for _, reset := range []string{"AT+CFUN=0", "AT+ECRST"} {
+		f.onFunc(reset, func(string) string {
+			back.Store(false)
+			f.on("AT+CEREG?", "\r\n+CEREG: 2,1\r\n"+ok)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.conn.Close()
+			return ""
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f.t = t
+		turn := make(chan struct{}, 1)
+		turn <- struct{}{}
+		m, err := New(Options{Name: "lte", ResetTurn: turn, Open: func(ctx context.Context) (io.ReadWriteCloser, error) {
+			if !back.Load() {
+				return nil, fs.ErrNotExist
+			}
+			return f.open(ctx)
+		}, Timing: Timing{Registration: 10 * time.Second}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
+		for range 2 {
+			for before := m.Status().Counters.Resets; m.Status().Counters.Resets == before; {
+				time.Sleep(time.Second)
+			}
+			time.Sleep(20 * time.Second)
+			if len(turn) != 0 {
+				t.Error("the turn was given back while the module was off the bus")
+			}
+			if n := m.Status().Counters.Resets; n == 1 {
+				back.Store(true)
+				up(t, m)
+				synctest.Wait()
+				if len(turn) != 1 {
+					t.Error("the turn was not given back when it was up")
+				}
+				f.on("AT+CEREG?", "\r\n+CEREG: 2,2\r\n"+ok)
+				f.say("\r\nRDY\r\n")
+			}
+		}
+		time.Sleep(2 * time.Minute)
+		if len(turn) != 1 {
+			t.Error("a module that does not come back keeps the turn")
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
 	})
 }

@@ -159,6 +159,8 @@ type Modem struct {
 	failures  int           // lives that failed since the module proved itself
 	resets    int           // resets since then; how far up the ladder
 	stepped   bool          // the module was reset in this life
+	turn      bool          // it is this modem's turn to reset: ResetTurn was taken
+	resetAt   time.Time     // when the last reset was done
 	waits     int           // lives that ended, of any cause, since then
 	pin       pins          // what is known of the PIN
 	cutAt     time.Time     // when a module that is not there is given power again

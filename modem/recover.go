@@ -41,8 +41,12 @@ func (m *Modem) Run(ctx context.Context) error {
 	var measuring sync.WaitGroup
 	measuring.Go(func() { m.measure(ctx) })
 	defer measuring.Wait()
+	defer m.giveTurn()
 	for {
 		err := m.live(ctx)
+		if !m.leaving(err) {
+			m.giveTurn()
+		}
 		if ctx.Err() != nil {
 			m.down(holdfast.ErrClosed)
 			return nil
@@ -89,6 +93,7 @@ func (m *Modem) live(ctx context.Context) error {
 		begun := time.Now()
 		err := m.bringUp(ctx, l)
 		if err == nil {
+			m.giveTurn()
 			m.ready(l)
 			since := time.Now()
 			err = m.watch(ctx, l)

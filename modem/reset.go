@@ -50,45 +50,56 @@ func (m *Modem) step() string {
 }
 
 // climb waits until the module answers, and resets it if the ladder has come to
-// that. release gives the turn back, and must be called when the module is up, or
-// has failed again: until then others leave theirs alone.
-func (m *Modem) climb(ctx context.Context, l *link) (release func(), err error) {
-	release = func() {}
-	err = m.answer(ctx, l)
+// that.
+func (m *Modem) climb(ctx context.Context, l *link) error {
+	err := m.answer(ctx, l)
 	step := m.step()
 	if l.reset || step == "" || m.carries() {
-		return release, err
+		return err
 	}
 	if err != nil {
 		if !errors.Is(err, errSilent) || len(m.steps()) == hard {
-			return release, err
+			return err
 		}
 		// No command gets through, so nothing softer is of use.
 		m.resets = max(m.resets, hard)
 		step = m.step()
 	}
-	release, turnErr := m.takeTurn(ctx)
-	if turnErr != nil {
-		return release, turnErr
+	if turnErr := m.takeTurn(ctx); turnErr != nil {
+		return turnErr
 	}
 	if m.carries() { // since the turn was waited for
-		return release, err
+		return err
 	}
-	return release, m.reset(ctx, l, step)
+	return m.reset(ctx, l, step)
 }
 
-// takeTurn waits until no other module is being reset.
-func (m *Modem) takeTurn(ctx context.Context) (release func(), err error) {
-	turn := m.o.ResetTurn
-	if turn == nil {
-		return func() {}, nil
+// takeTurn waits until no other module is being reset. The turn is kept until the
+// module is up, or has failed again: until then others leave theirs alone.
+func (m *Modem) takeTurn(ctx context.Context) error {
+	if m.o.ResetTurn == nil || m.turn {
+		return nil
 	}
 	select {
-	case <-turn:
-		return func() { turn <- struct{}{} }, nil
+	case <-m.o.ResetTurn:
+		m.turn = true
+		return nil
 	case <-ctx.Done():
-		return func() {}, ctx.Err()
+		return ctx.Err()
 	}
+}
+
+func (m *Modem) giveTurn() {
+	if m.turn {
+		m.turn = false
+		m.o.ResetTurn <- struct{}{}
+	}
+}
+
+// leaving reports whether err is of a module that was reset, and is off the bus for
+// that.
+func (m *Modem) leaving(err error) bool {
+	return notThere(err) && time.Since(m.resetAt) < 2*m.o.Timing.Reset
 }
 
 // reset does one step, once in a life, and waits until the module answers again.
@@ -96,6 +107,7 @@ func (m *Modem) reset(ctx context.Context, l *link, step string) error {
 	l.reset, m.stepped = true, true
 	m.resets++
 	m.countReset(step)
+	defer func() { m.resetAt = time.Now() }()
 	var err error
 	switch step {
 	case stepRadio:
@@ -181,15 +193,14 @@ func (m *Modem) absent(ctx context.Context, err error) {
 	if time.Now().Before(m.cutAt) {
 		return
 	}
-	release, err := m.takeTurn(ctx)
-	defer release()
-	if err != nil || m.carries() {
+	if m.takeTurn(ctx) != nil || m.carries() {
 		return
 	}
 	m.countReset(stepPower)
 	if err := m.o.PowerCycle(ctx); err != nil && ctx.Err() == nil {
 		m.log.Warn("the module that is not there could not be given power again", "error", err)
 	}
+	m.resetAt = time.Now()
 	m.cutWait = min(2*m.cutWait, 12*m.o.Timing.HoldOffMax)
 	m.cutAt = time.Now().Add(m.cutWait)
 }
