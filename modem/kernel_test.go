@@ -158,3 +158,26 @@ func TestAModuleWithoutItsPortKeepsItsPowerWhileAConnectionLives(t *testing.T) {
 		}
 	})
 }
+
+// To set the access point the radio goes off: the one in use works.
+func TestTheAccessPointIsLeftAloneWhileAConnectionLives(t *testing.T) {
+	f := registered(t)
+	o := overInterface(new(atomic.Pointer[error]))
+	o.APN = "other.example"
+	withModem(t, f, o, func(t *testing.T, m *Modem) {
+		c, err := m.DialContext(t.Context(), "tcp", "broker.example:1883") // before the module is up
+		if err != nil {
+			t.Fatal(err)
+		}
+		up(t, m)
+		if got := f.heard("AT+CFUN=0"); len(got) != 0 {
+			t.Errorf("got %q under a connection", got)
+		}
+		c.Close()
+		f.say("\r\nRDY\r\n")
+		time.Sleep(time.Minute)
+		if got := f.heard("AT+CFUN=0"); len(got) != 1 {
+			t.Errorf("got %q without one", got)
+		}
+	})
+}

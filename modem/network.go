@@ -15,7 +15,7 @@ import (
 // (3GPP TS 27.007 10.1.1, 10.1.31). The radio is off meanwhile: LTE attaches
 // with the context of that moment.
 func (m *Modem) setAPN(ctx context.Context, e *at.Engine) error {
-	if m.o.APN == "" {
+	if m.o.APN == "" || m.carries() { // with what there is something is reached
 		return nil
 	}
 	r, err := m.wish(ctx, e, at.Command{Text: "AT+CGDCONT?", Prefixes: []string{"+CGDCONT"}})
