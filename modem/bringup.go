@@ -65,14 +65,20 @@ func (m *Modem) ask(ctx context.Context, e *at.Engine, c at.Command) (at.Respons
 	return r, err
 }
 
+// lacks reports whether err, of ask, says that the firmware does not have the command:
+// it refuses it, or swallows it, while it answers others.
+func lacks(ctx context.Context, err error) bool {
+	return at.IsRejection(err) || errors.Is(err, at.ErrTimeout) && !errors.Is(err, at.ErrUnsynced) && ctx.Err() == nil
+}
+
 // wish runs a command whose refusal does no harm. The error is one of the port
 // or of ctx, or a lasting silence.
 func (m *Modem) wish(ctx context.Context, e *at.Engine, c at.Command) (at.Response, error) {
 	r, err := m.ask(ctx, e, c)
-	if err == nil || at.IsRejection(err) {
+	switch {
+	case err == nil || at.IsRejection(err):
 		return r, nil
-	}
-	if errors.Is(err, at.ErrTimeout) && !errors.Is(err, at.ErrUnsynced) && ctx.Err() == nil {
+	case lacks(ctx, err):
 		return at.Response{}, nil
 	}
 	return at.Response{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -473,4 +474,27 @@ func TestModulesAreResetOneAfterTheOther(t *testing.T) {
 		}
 		synctest.Wait()
 	})
+}
+
+// What a firmware swallows without a word is what it has not: no reason to reset it.
+func TestAModuleThatSwallowsWhatIsNotNeededComesUp(t *testing.T) {
+	for _, cmd := range []string{"AT+QIOPEN=?", "AT+ECSOCR=?", "AT+ECMTCFG=?", "AT+QGDCNT?", "AT+IFC=2,2"} {
+		t.Run(cmd, func(t *testing.T) {
+			f := registered(t)
+			f.on("AT+QMTOPEN=?", "\r\n+QMTOPEN: (0-5)\r\n"+ok)
+			f.on("AT+ECMTCFG=?", "\r\nERROR\r\n")
+			f.on(cmd, "")
+			f.wrap = func(host net.Conn) io.ReadWriteCloser { return &flowPort{Conn: host, h: &history{}} }
+			withModem(t, f, Options{FlowControl: true}, func(t *testing.T, m *Modem) {
+				time.Sleep(time.Hour)
+				st := m.Status()
+				if st.State != StateReady || st.Counters.Opens != 1 || st.Dialect != "qmt" {
+					t.Errorf("it is %s (%s) after %d openings: %s", st.State, st.Dialect, st.Counters.Opens, st.Problem)
+				}
+				if n := len(f.heard(cmd)); n > 2 {
+					t.Errorf("asked %d times", n)
+				}
+			})
+		})
+	}
 }

@@ -65,7 +65,7 @@ func (m *Modem) askCounter(ctx context.Context, e *at.Engine) error {
 		return nil
 	}
 	r, err := m.ask(ctx, e, at.Command{Text: "AT+QGDCNT?", Prefixes: []string{"+QGDCNT"}})
-	if at.IsRejection(err) {
+	if lacks(ctx, err) {
 		m.noCounter = true
 		return nil
 	}

@@ -56,7 +56,7 @@ func (m *Modem) detectSockets(ctx context.Context, l *link) (socketCommands, err
 		switch {
 		case err == nil:
 			return c.commands, nil
-		case !at.IsRejection(err):
+		case !lacks(ctx, err):
 			return nil, err
 		}
 	}
@@ -90,7 +90,7 @@ func (m *Modem) detectDialect(ctx context.Context, l *link) (mqttCommands, error
 		case err == nil:
 			return nil, needsPerson{fmt.Errorf("the module speaks the MQTT commands %q, which are not supported; "+
 				"use it as a network interface (PPP or USB) and set interface in [[modem]]", d.name)}
-		case !at.IsRejection(err):
+		case !lacks(ctx, err):
 			return nil, err
 		}
 	}

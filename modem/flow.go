@@ -34,7 +34,7 @@ func (m *Modem) setFlowControl(ctx context.Context, l *link) error {
 		return nil
 	}
 	if _, err := m.ask(ctx, l.e, at.Command{Text: "AT+IFC=2,2"}); err != nil {
-		if at.IsRejection(err) {
+		if lacks(ctx, err) {
 			m.log.Warn("the module does not take flow_control (AT+IFC=2,2); the line goes on without", "error", err)
 			return nil
 		}
