@@ -29,7 +29,7 @@ func anyBytes() []byte {
 func TestSimCountedDialectsCarryEveryByte(t *testing.T) {
 	for _, dialect := range countedDialects {
 		t.Run(dialect, func(t *testing.T) {
-			s := build(t, sim.Options{Dialect: dialect}, modem.Options{Mode: "mqtt"})
+			s := build(t, sim.Options{Dialect: dialect}, modem.Options{Mode: "mqtt", Timing: patiently()})
 			down := make(chan *holdfast.Message, 10)
 			c := s.connect(func(msg *holdfast.Message, again bool, ack func()) { down <- msg; ack() })
 			defer c.Close()

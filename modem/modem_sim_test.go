@@ -30,6 +30,15 @@ var quickly = modem.Timing{
 	SyncWait: 200 * time.Millisecond, Idle: 30 * time.Millisecond, Gap: 30 * time.Millisecond,
 }
 
+// patiently are timings with which a machine that is busy with something else breaks
+// nothing off.
+func patiently() modem.Timing {
+	t := quickly
+	t.SyncWait, t.Command, t.Open, t.Connect, t.Ack, t.Subscribe = 30*time.Second, 30*time.Second, 30*time.Second, 30*time.Second, 30*time.Second, 30*time.Second
+	t.Gap = 300 * time.Millisecond
+	return t
+}
+
 // TestMain lets more tests run at once than there are processors: those with a
 // module mostly wait.
 func TestMain(m *testing.M) {
@@ -153,7 +162,7 @@ func publish(c *modem.Session, payload string, qos byte) error {
 }
 
 func TestSimMessagesGoUpAndCommandsComeDown(t *testing.T) {
-	s := build(t, sim.Options{}, modem.Options{})
+	s := build(t, sim.Options{}, modem.Options{Timing: patiently()})
 	down := make(chan *holdfast.Message, 10)
 	c := s.connect(func(msg *holdfast.Message, again bool, ack func()) { down <- msg; ack() })
 	defer c.Close()
