@@ -23,11 +23,26 @@ func (q *Queue) Mark() (end, settled [holdfast.LaneCount]uint64) {
 	for id, l := range q.lanes {
 		l.fresh = l.next
 		end[id] = l.next
-		if n := len(l.settled.r); n > 0 {
-			settled[id] = l.settled.r[n-1].to
-		}
+		settled[id] = l.lastSettledLocked()
 	}
 	return end, settled
+}
+
+// lastSettledLocked is the position behind the last that was acknowledged or
+// dropped behind a message that was not; 0 if there is none. The positions that
+// the opening has skipped are none of these.
+func (l *lane) lastSettledLocked() uint64 {
+	n := len(l.settled.r)
+	if n > 0 && l.settled.r[n-1].to == l.skipped.to {
+		if last := l.settled.r[n-1]; last.from < l.skipped.from {
+			return l.skipped.from
+		}
+		n--
+	}
+	if n == 0 {
+		return 0
+	}
+	return l.settled.r[n-1].to
 }
 
 // PollFresh hands out the next item behind Mark of the most urgent lane in lanes;
@@ -42,23 +57,27 @@ func (q *Queue) PollFresh(lanes holdfast.Lanes) (it holdfast.Item, ok bool, err 
 	if q.heldLocked() {
 		return it, false, nil
 	}
+	now := int64(0)
+	if q.expires {
+		now = s.age.now()
+	}
 	for _, id := range urgency {
 		l := q.lanes[id]
 		if !lanes.Has(id) || l.fresh == 0 || len(l.settled.r) >= s.o.MaxRanges {
 			continue
 		}
-		if e := l.takeFreshLocked(); e != nil {
+		if e := l.takeFreshLocked(now); e != nil {
 			return holdfast.Item{ID: holdfast.NewItemID(id, e.pos), Route: q.routes[e.route].name, Msg: q.agedLocked(e), Again: e.again}, true, nil
 		}
 	}
 	return it, false, nil
 }
 
-func (l *lane) takeFreshLocked() *entry {
+func (l *lane) takeFreshLocked(now int64) *entry {
 	for l.fresh = l.settled.after(max(l.fresh, l.low, l.tailBase)); l.fresh < l.next; l.fresh = l.settled.after(l.fresh + 1) {
 		e := l.tail[l.fresh-l.tailBase]
-		if l.aheadLocked(e.pos) || l.q.lapsedLocked(l, &e) {
-			continue // the first mark drops what has lapsed
+		if l.aheadLocked(e.pos) || l.q.lapsedLocked(l, &e) || l.q.expires && l.q.expiredLocked(&e, now) {
+			continue // the first mark drops what is too old
 		}
 		if !l.visibleLocked(&e) {
 			return nil

@@ -53,7 +53,9 @@ type lane struct {
 	// durableLow is the mark that is on disk.
 	low, durableLow uint64
 	settled         rangeSet
-	settledCount    uint64
+	// skipped is what the opening has put into settled (lives.go).
+	skipped      span
+	settledCount uint64
 	// bytes counts what is not settled; mostBytes is the most of it since the
 	// lane was last about empty.
 	bytes, mostBytes int64

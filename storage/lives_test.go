@@ -93,3 +93,36 @@ func TestADamagedProgressRowCostsNoMoreThanThereWas(t *testing.T) {
 		s.Crash()
 	}
 }
+
+// What a crash makes the opening skip was not acknowledged.
+func TestSkippedPositionsAreNotTakenForAcknowledgedOnes(t *testing.T) {
+	for _, acked := range []uint64{0, 3, 5} { // nothing, the middle, the last
+		memory := &Memory{}
+		s, q := openLife(t, memory, false)
+		fill(t, s, q, 0, 5)
+		for range 5 {
+			it, ok, err := q.TryNext()
+			if err != nil || !ok {
+				t.Fatal(ok, err)
+			}
+			if it.ID.Position() == acked {
+				q.Ack(it.ID)
+			}
+		}
+		other, err := s.Queue("bridge/b", QueueOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(t, s, other, 0, 1) // and the acknowledgement with it
+		s.Crash()
+		s, q = openLife(t, memory, false)
+		want := uint64(0)
+		if acked > 0 {
+			want = acked + 1
+		}
+		if _, settled := q.Mark(); settled[holdfast.Normal] != want {
+			t.Errorf("with %d acknowledged: settled up to %d, want %d", acked, settled[holdfast.Normal], want)
+		}
+		s.Crash()
+	}
+}

@@ -223,6 +223,24 @@ func tick(b *bench) {
 	}
 }
 
+// expiresAhead: nothing that is too old is handed out before the backlog either.
+func expiresAhead(b *bench) {
+	clock := newBoard()
+	b.start(storage.Options{Clock: clock, ExpireEvery: time.Hour})
+	q := b.queue("bridge/a", storage.QueueOptions{MaxAge: time.Hour, Ledger: true})
+	q.Mark()
+	b.fill(q, 0, 2)
+	clock.pass(50 * time.Minute)
+	b.fill(q, 2, 3)
+	clock.pass(20 * time.Minute)
+	b.fresh(q, "2")
+	b.fresh(q, "")
+	b.none(q)
+	if c := q.Ledger()["r"]; c.Dropped["expired"] != 2 || c.Queued != 1 || !c.Balanced() {
+		b.Fatalf("%+v", c)
+	}
+}
+
 func expiresByRoute(b *bench) {
 	clock := newBoard()
 	b.start(storage.Options{Clock: clock})

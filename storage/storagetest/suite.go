@@ -56,6 +56,7 @@ var behaviours = []behaviour{
 	{"drops QoS 0 before anything else", qos0First},
 	{"drops what is too old", expires},
 	{"drops by the age of the route", expiresByRoute},
+	{"hands out nothing too old before the backlog", expiresAhead},
 	{"counts the age over restarts and boots", ageOverBoots},
 	{"drops the newest when told", dropNewest},
 	{"keeps quarantine aside", quarantine},
