@@ -261,8 +261,7 @@ func (t *Throttle) keep(err error) {
 		'func (db *DB) ensureRoomForWrite() error {
 '
 	# The same where prefixes are dropped; and the memtable that could not be
-	# flushed stays in its place. Everyone waits meanwhile: where nothing of what is
-	# dropped is in memory, nothing is flushed.
+	# flushed stays in its place.
 	change db.go \
 		'	db.imm = append(db.imm, db.mt)
 	for _, memtable := range db.imm {
@@ -274,74 +273,35 @@ func (t *Throttle) keep(err error) {
 		if err := db.handleMemTableFlush(memtable, filtered); err != nil {
 			db.opt.Errorf("While trying to flush memtable: %v", err)
 			return err
-		}
-		memtable.DecrRef()
+' \
+		'	mt, err := db.newMemTable()
+	if err != nil {
+		return y.Wrapf(err, "cannot create new mem table")
 	}
-	db.stopCompactions()
-	defer db.startCompactions()
-	db.imm = db.imm[:0]
+	for _, memtable := range append(db.imm, db.mt) {
+		if memtable.sl.Empty() {
+			memtable.DecrRef()
+			continue
+		}
+		db.opt.Debugf("Flushing memtable")
+		if err := db.handleMemTableFlush(memtable, filtered); err != nil {
+			db.opt.Errorf("While trying to flush memtable: %v", err)
+			mt.DecrRef()
+			return err
+'
+	change db.go \
+		'	db.imm = db.imm[:0]
 	db.mt, err = db.newMemTable()
 	if err != nil {
 		return y.Wrapf(err, "cannot create new mem table")
 	}
-' \
-		'	if len(db.imm) > 0 || db.mt.hasAnyPrefix(filtered) {
-		mt, err := db.newMemTable()
-		if err != nil {
-			return y.Wrapf(err, "cannot create new mem table")
-		}
-		for _, memtable := range append(db.imm, db.mt) {
-			if memtable.sl.Empty() {
-				memtable.DecrRef()
-				continue
-			}
-			db.opt.Debugf("Flushing memtable")
-			if err := db.handleMemTableFlush(memtable, filtered); err != nil {
-				db.opt.Errorf("While trying to flush memtable: %v", err)
-				mt.DecrRef()
-				return err
-			}
-			memtable.DecrRef()
-		}
-		db.imm = db.imm[:0]
-		db.mt = mt
-	}
-	db.stopCompactions()
-	defer db.startCompactions()
-'
-	change levels.go \
-		'func containsAnyPrefixes(table *table.Table, listOfPrefixes [][]byte) bool {
-' \
-		'func (mt *memTable) hasAnyPrefix(prefixes [][]byte) bool {
-	it := mt.sl.NewIterator()
-	defer it.Close()
-	for _, p := range prefixes {
-		it.Seek(y.KeyWithTs(p, math.MaxUint64))
-		if it.Valid() && bytes.HasPrefix(it.Key(), p) {
-			return true
-		}
-	}
-	return false
-}
 
-func containsAnyPrefixes(table *table.Table, listOfPrefixes [][]byte) bool {
-'
-	# And where nothing of it is in level 0, that is not merged.
-	change levels.go \
-		'			size := len(l.tables)
-			l.RUnlock()
-
-			if size > 0 {
-				cp := compactionPriority{
+	// Drop prefixes from the levels.
 ' \
-		'			found := false
-			for _, t := range l.tables {
-				found = found || containsAnyPrefixes(t, prefixes)
-			}
-			l.RUnlock()
+		'	db.imm = db.imm[:0]
+	db.mt = mt
 
-			if found {
-				cp := compactionPriority{
+	// Drop prefixes from the levels.
 '
 	# Twice the size of a memtable is never written; its arena has the same bound.
 	change memtable.go \

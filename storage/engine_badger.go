@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -34,11 +33,9 @@ const blockSize = batchBytes + 32<<10
 
 // badgerEngine is a Badger folder, opened.
 type badgerEngine struct {
-	db   *badger.DB
-	lock *os.File // held while it is open
-	// removing are the files of dropped tables that are being removed.
-	removing sync.WaitGroup
-	faults   *faults
+	db     *badger.DB
+	lock   *os.File // held while it is open
+	faults *faults
 }
 
 func badgerOptions(dir string, log *slog.Logger, f *faults) badger.Options {
@@ -160,19 +157,8 @@ func (e *badgerEngine) last(prefix, upTo []byte) (key []byte, err error) {
 	return key, err
 }
 
-// drop lets go of the tables; their files are removed behind it. That takes more
-// time than all else, some milliseconds a file, and nobody needs to wait for it.
-// A crash leaves files that the MANIFEST says are gone; the next opening removes
-// them.
 func (e *badgerEngine) drop(prefixes [][]byte) (err error) {
 	defer e.faults.catch(&err)()
-	// Whoever reads a table keeps its file.
-	txn := e.db.NewTransaction(false)
-	it := txn.NewIterator(badger.IteratorOptions{})
-	defer e.removing.Go(func() {
-		it.Close()
-		txn.Discard()
-	})
 	for wait := time.Millisecond; ; wait *= 2 {
 		err := e.db.DropPrefix(prefixes...)
 		if !errors.Is(err, badger.ErrBlockedWrites) || wait > time.Second {
@@ -185,6 +171,5 @@ func (e *badgerEngine) drop(prefixes [][]byte) (err error) {
 // close flushes the memtable into a table of its own, which is synced: what
 // was visible before is on disk after it.
 func (e *badgerEngine) close() error {
-	e.removing.Wait()
 	return errors.Join(e.db.Close(), e.lock.Close())
 }
