@@ -140,39 +140,19 @@ func TestPortsThatCannotBeOpenedSayWhatToDo(t *testing.T) {
 // power_command is started while the port is open, and may leave something behind
 // that would keep it.
 func TestAProgramThatIsStartedDoesNotGetThePort(t *testing.T) {
-	master, slave, err := pty.Open()
-	if err != nil {
-		t.Skipf("no pseudo terminals here: %v", err)
-	}
-	defer master.Close()
-	defer slave.Close()
-	port, err := openSerial(slave.Name(), 115200)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer port.Close()
+	_, name, _ := openPTY(t)
 	out, err := exec.Command("ls", "-l", "/proc/self/fd").Output()
 	if err != nil {
 		t.Skipf("the files of a process cannot be listed here: %v", err)
 	}
-	if strings.Contains(string(out), slave.Name()+"\n") {
+	if strings.Contains(string(out), name+"\n") {
 		t.Errorf("it has the port open:\n%s", out)
 	}
 }
 
 // What the error says to write must be what the configuration takes.
 func TestAPortWithoutLinesSaysWhatToWrite(t *testing.T) {
-	master, slave, err := pty.Open()
-	if err != nil {
-		t.Skipf("no pseudo terminals here: %v", err)
-	}
-	defer master.Close()
-	defer slave.Close()
-	port, err := openSerial(slave.Name(), 115200)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer port.Close()
+	master, _, port := openPTY(t)
 	m := &Modem{o: Options{ResetLine: lineRTS}}
 	for _, l := range []*link{{port: port}, {port: master}} {
 		if err := m.pulse(t.Context(), l); err == nil || !strings.Contains(err.Error(), `set reset_line = "none"`) {
