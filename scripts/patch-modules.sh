@@ -303,6 +303,26 @@ func (t *Throttle) keep(err error) {
 
 	// Drop prefixes from the levels.
 '
+	# Who reads keeps the memtables that were there, and their logs, which are
+	# removed when the last one lets go. A newer log must not go first: the merge may
+	# have taken its deletions out of the tables, and after a crash in between the
+	# older log brings back what was deleted.
+	change db.go \
+		'		for _, tbl := range tables {
+			tbl.DecrRef()
+		}
+' \
+		'		for i := len(tables) - 1; i >= 0; i-- { // the oldest is the last
+			tables[i].DecrRef()
+		}
+'
+	change table/merge_iterator.go \
+		'	err1 := mi.left.iter.Close()
+	err2 := mi.right.iter.Close()
+' \
+		'	err2 := mi.right.iter.Close() // the older ones
+	err1 := mi.left.iter.Close()
+'
 	# Twice the size of a memtable is never written; its arena has the same bound.
 	change memtable.go \
 		'mt.wal.open(filepath, flags, 2*db.opt.MemTableSize)' \
