@@ -323,6 +323,17 @@ func (t *Throttle) keep(err error) {
 		'	err2 := mi.right.iter.Close() // the older ones
 	err1 := mi.left.iter.Close()
 '
+	# Tables of level 0 are not merged among themselves: that also drops deletions if
+	# nothing below has such keys, while what was deleted may be in a table of level
+	# 0 that is not among them, or on its way down.
+	change levels.go \
+		'	if ok := s.fillTablesL0ToLbase(cd); ok {
+		return true
+	}
+	return s.fillTablesL0ToL0(cd)
+' \
+		'	return s.fillTablesL0ToLbase(cd)
+'
 	# Twice the size of a memtable is never written; its arena has the same bound.
 	change memtable.go \
 		'mt.wal.open(filepath, flags, 2*db.opt.MemTableSize)' \
