@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -69,27 +68,14 @@ func BenchmarkPromised(b *testing.B) {
 		return m.process, m.address
 	})
 	// It is so much slower that a tenth of the messages is enough.
-	one("nats-server-sync-always", offlineMessages/10, newNATS)
+	one("nats-server-sync-always", offlineMessages/10, func(b *testing.B) (*process, string) {
+		return newNATS(b, goTool(b, natsServer, "nats-server"), ", sync_interval: always")
+	})
 }
 
 func newAwayHoldfast(t testing.TB) *holdfast {
 	t.Helper()
 	return newHoldfast(t, "[limits]\nmax_session_messages = 1000000\nmax_session_bytes = \"1GiB\"\n")
-}
-
-// newNATS is a nats-server that syncs before it acknowledges, built from the
-// version named here.
-func newNATS(b *testing.B) (*process, string) {
-	b.Helper()
-	server := goTool(b, "github.com/nats-io/nats-server/v2@v2.15.2", "nats-server")
-	address, dir := freePort(b), b.TempDir()
-	file := filepath.Join(dir, "nats.conf")
-	config := fmt.Sprintf("server_name: one\nlisten: %q\njetstream { store_dir: %q, sync_interval: always }\nmqtt { listen: %q }\n",
-		freePort(b), filepath.Join(dir, "data"), address)
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		b.Fatal(err)
-	}
-	return newProcess(b, server, "-c", file), address
 }
 
 // fillAwaySession publishes n messages from ten clients, 100 in flight each, for
