@@ -64,8 +64,11 @@ type flight struct {
 	err    error
 	over   bool
 	cut    bool          // the module has restarted in the middle of it
-	done   chan struct{} // closed when over
+	done   chan struct{} // closed when over, and the line end is whole
 	prompt chan struct{} // closed when the prompt has come; nil after that
+
+	ended   bool        // done is closed
+	lineEnd *time.Timer // runs while the LF of the final result is missing
 }
 
 func newFlight(c Command) *flight {
@@ -94,7 +97,6 @@ func (f *flight) finish(line string) bool {
 	}
 	f.final = line
 	f.over = true
-	close(f.done)
 	return true
 }
 

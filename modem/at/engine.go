@@ -242,6 +242,7 @@ func (e *Engine) land(f *flight, err error, timeout time.Duration) (Response, er
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.flight = nil
+	f.endLocked() // stops its timer
 	e.lex.expectPrompt(false)
 	name := commandName(f.cmd.Text)
 	if f.over && !f.cut {

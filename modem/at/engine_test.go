@@ -317,3 +317,36 @@ func TestFieldsOfErrors(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A module that sends its answer slowly is not interrupted between the CR and the LF
+// of its final result.
+func TestTheNextCommandWaitsForTheWholeLineEnd(t *testing.T) {
+	play(t, Options{}, func(t *testing.T, e *Engine, m *script, urcs *lines) {
+		got := do(e, csq)
+		m.want("AT+CSQ")
+		m.say("\r\n+CSQ: 20,99\r\n\r\nOK\r")
+		synctest.Wait()
+		select {
+		case r := <-got:
+			t.Errorf("the command was over before its line end: %v", r)
+		default:
+		}
+		m.say("\n")
+		expectLines(t, <-got, "+CSQ: 20,99")
+	})
+}
+
+func TestAFirmwareWithoutLineFeedsIsUnderstood(t *testing.T) {
+	play(t, Options{}, func(t *testing.T, e *Engine, m *script, urcs *lines) {
+		begun := time.Now()
+		for range 2 {
+			got := do(e, csq)
+			m.want("AT+CSQ")
+			m.say("+CSQ: 20,99\rOK\r")
+			expectLines(t, <-got, "+CSQ: 20,99")
+		}
+		if d := time.Since(begun); d != 2*lineEnd {
+			t.Errorf("two commands took %v, want %v", d, 2*lineEnd)
+		}
+	})
+}

@@ -80,6 +80,7 @@ func (e *Engine) read() {
 			e.lastByte = time.Now()
 			e.keepSampleLocked(buf[:n])
 			e.lex.write(buf[:n])
+			e.endFlightLocked()
 			e.armGapLocked()
 			e.mu.Unlock()
 		}

@@ -67,7 +67,6 @@ func (e *Engine) takeLocked(t token) {
 	}
 	if f := e.flight; f != nil && !f.over && e.o.Boot != nil && e.o.Boot(t.text) {
 		f.over, f.cut = true, true
-		close(f.done)
 	}
 	if e.o.Open != nil {
 		if may, open := e.o.Open(t.text); may {
