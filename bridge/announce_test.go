@@ -159,7 +159,7 @@ func TestTheFarBrokerPublishesTheWillWhenTheLinkIsLostAndNotAtAnOrderlyEnd(t *te
 	m := startMosquitto(t)
 	_, got := m.client("state", 1)
 	var wire net.Conn
-	o := PahoOptions{URL: "tcp://" + m.addr, ClientID: "gw", Will: StateMessage("state", Offline),
+	o := ClientOptions{URL: "tcp://" + m.addr, ClientID: "gw", Will: StateMessage("state", Offline),
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, network, addr)
 			wire = c

@@ -36,7 +36,7 @@ func (e *endless) Quarantine(holdfast.ItemID, string) {}
 
 // BenchmarkForward is the rate of acknowledged publishes of QoS 1 with 100
 // bytes to a mosquitto on this machine, with a window of 100: the bridge, and
-// beside it the same library as it comes, on its own connection.
+// beside it paho.mqtt.golang, on its own connection.
 func BenchmarkForward(b *testing.B) {
 	msg := &holdfast.Message{Topic: "bench/topic", Payload: make([]byte, 100), QoS: 1}
 	b.Run("bridge", func(b *testing.B) {
@@ -44,7 +44,7 @@ func BenchmarkForward(b *testing.B) {
 		q := &endless{msg: msg, done: make(chan struct{})}
 		q.left.Store(int64(b.N))
 		br, err := New(Options{Name: "b", Queue: q, Routes: []Route{{Filter: "#", QoS: 1}},
-			Upstreams: []UpstreamOption{{Name: "u", Connect: PahoConnect(PahoOptions{URL: "tcp://" + m.addr, CleanSession: true})}}})
+			Upstreams: []UpstreamOption{{Name: "u", Connect: MQTT3Connect(ClientOptions{URL: "tcp://" + m.addr, CleanSession: true})}}})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -7,14 +7,14 @@
 //	storage.Queue   the message is on disk, then the publisher is acknowledged
 //	  - - - - - - - everything below happens later, as the link allows
 //	forward.go      the oldest first, a window of unacknowledged publishes
-//	paho.go         (or a modem) PUBLISH out, PUBACK or PUBCOMP in
+//	client.go       (or a modem) PUBLISH out, PUBACK or PUBCOMP in
 //	storage.Queue   Ack: only now the message leaves the disk
 //
 // and backwards:
 //
-//	paho.go         PUBLISH in
+//	client_read.go  PUBLISH in
 //	downlink.go     mapped, handed to the local broker, which makes it safe
-//	paho.go         PUBACK or PUBREC out: only now the far broker forgets it
+//	client_read.go  PUBACK or PUBREC out: only now the far broker forgets it
 //
 // What is promised: a message leaves the queue only after the far broker's
 // acknowledgement on the connection that it was sent on, or into quarantine;
@@ -86,7 +86,7 @@ type Options struct {
 	Local    Local // must be set if a route goes in, or with a StateTopic
 	// StateTopic and FarStateTopic are where the bridge tells in the local and in
 	// the far broker whether it is connected (announce.go); "" is nowhere. The
-	// connections must have a will for the second (PahoOptions.Will). StateSpace
+	// connections must have a will for the second (ClientOptions.Will). StateSpace
 	// is what the state topics of all bridges of this gateway begin with: nothing
 	// from upstream is published there.
 	StateTopic, FarStateTopic, StateSpace string

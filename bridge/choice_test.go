@@ -185,7 +185,7 @@ func TestEverythingArrivesWhileBrokersComeAndGo(t *testing.T) {
 	first, second := startMosquitto(t), startMosquitto(t)
 	q := newFakeQueue(&story{})
 	option := func(name string, m *mosquitto) UpstreamOption {
-		return UpstreamOption{Name: name, Connect: PahoConnect(PahoOptions{URL: "tcp://" + m.addr, CleanSession: true})}
+		return UpstreamOption{Name: name, Connect: MQTT3Connect(ClientOptions{URL: "tcp://" + m.addr, CleanSession: true})}
 	}
 	b, err := New(Options{
 		Name: "b", Queue: q, Routes: []Route{{Filter: "t/#", QoS: 1}},
@@ -250,6 +250,6 @@ func TestAConnectionStaysOnItsInterface(t *testing.T) {
 	if strings.TrimRight(device, "\x00") != "lo" || timeout != 60_000 || keep != 0 {
 		t.Errorf("bound to %q, TCP_USER_TIMEOUT %d ms, SO_KEEPALIVE %d", device, timeout, keep)
 	}
-	_, err = PahoConnect(PahoOptions{URL: "tcp://" + l.Addr().String(), CleanSession: true, Dial: BoardDialer("nosuch0")})(t.Context(), ignore)
+	_, err = MQTT3Connect(ClientOptions{URL: "tcp://" + l.Addr().String(), CleanSession: true, Dial: BoardDialer("nosuch0")})(t.Context(), ignore)
 	wantWords(t, err, "there is no such interface now", "nosuch0", "check interface")
 }

@@ -12,7 +12,6 @@ import (
 
 // The bounds of a link.
 const (
-	linkHighWater = 64 << 10               // buffered bytes at which no further publish is begun
 	linkChunk     = 32 << 10               // bytes per write
 	linkStall     = time.Minute            // a chunk that is not taken within this ends the link
 	linkCloseTime = 250 * time.Millisecond // for what is buffered, DISCONNECT above all
@@ -22,37 +21,22 @@ const (
 var (
 	// errLinkClosed: this side has closed the link.
 	errLinkClosed = errors.New("the connection is closed")
-	// errNoPing: the client library has closed the link by itself, which it
-	// does for this reason only.
+	// errNoPing: the link is half open.
 	errNoPing = errors.New("the broker has not answered the keep-alive ping: the link is dead")
 )
 
-// link is the network connection as the client library sees it.
+// link is the network connection of a client.
 //
 // A write is taken into a buffer, and one goroutine writes the buffer out: at
 // once when it is idle, and all that has come in the meantime when it is not.
-// So nothing is delayed, many packets go in one system call, and the library
-// never waits for the network: the buffer is bounded by linkHighWater (see
-// waitRoom) plus what the library itself has in hand.
-//
-// Reads are buffered, and every packet's header is looked at before the
-// library sees it, because the library takes memory for whatever length the
-// header claims (up to 256 MB), and panics on a SUBACK with more codes than
-// there were filters.
+// So nothing is delayed, many packets go in one system call, and nobody waits
+// for the network. The buffer is bounded by what may be on its way, which is the
+// matter of who publishes.
 type link struct {
 	net.Conn // the wire
 	maxIn    int
 
-	// Only used by the reading goroutine, except connack, which is readable
-	// once the login has ended.
-	r       *bufio.Reader
-	left    int  // bytes of the current packet still to be read
-	first   bool // CONNACK is awaited
-	connack struct {
-		came bool
-		code byte
-	}
-	oversize func(topicLen, size int) // a publish beyond maxIn was dropped
+	r *bufio.Reader // only used by the reading goroutine
 
 	lost    chan struct{} // closed when the link has ended, for whatever reason
 	flushed chan struct{} // closed when the writing goroutine has ended
@@ -64,7 +48,6 @@ type link struct {
 	taken   uint64 // bytes ever taken into buf
 	written uint64 // of these, handed to the kernel
 	closing bool   // nothing more is taken; what is buffered still goes
-	ours    bool   // this package has asked for the end
 	err     error  // nothing more is written
 	why     error  // why the link has ended; set when lost is closed
 	killer  *time.Timer
@@ -73,7 +56,7 @@ type link struct {
 func newLink(wire net.Conn, maxIn int) *link {
 	l := &link{
 		Conn: wire, maxIn: maxIn,
-		r: bufio.NewReaderSize(wire, 16<<10), first: true,
+		r:    bufio.NewReaderSize(wire, 16<<10),
 		lost: make(chan struct{}), flushed: make(chan struct{}),
 	}
 	l.cond = sync.NewCond(&l.mu)
@@ -159,16 +142,6 @@ func (l *link) writeOut(p []byte) error {
 	return nil
 }
 
-// waitRoom waits until a further publish may be begun; false if the link ended.
-func (l *link) waitRoom() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.err == nil && !l.closing && l.taken-l.written > linkHighWater {
-		l.cond.Wait()
-	}
-	return l.err == nil && !l.closing
-}
-
 // waitWritten waits until all that was taken so far is with the kernel; false
 // if the link ended before.
 func (l *link) waitWritten() bool {
@@ -183,8 +156,6 @@ func (l *link) waitWritten() bool {
 }
 
 // Close ends the link after what is buffered was written, within linkCloseTime.
-// The library calls it too: after its DISCONNECT, after an error that it got
-// from the link, and when a ping was not answered.
 func (l *link) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -192,23 +163,12 @@ func (l *link) Close() error {
 		return nil
 	}
 	l.closing = true
-	if l.ours {
-		l.lostLocked(errLinkClosed)
-	} else {
-		l.lostLocked(errNoPing)
-	}
+	l.lostLocked(errLinkClosed)
 	_ = l.Conn.SetReadDeadline(time.Unix(1, 0))
 	_ = l.Conn.SetWriteDeadline(time.Now().Add(linkCloseTime))
 	l.killer = time.AfterFunc(linkCloseTime, func() { l.Conn.Close() }) // for a wire without deadlines
 	l.cond.Broadcast()
 	return nil
-}
-
-// leaving says that this package, not the library, is about to end the link.
-func (l *link) leaving() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.ours = true
 }
 
 // end is the end of the link by an error: nothing more is written.
@@ -235,16 +195,3 @@ func (l *link) reason() error {
 	defer l.mu.Unlock()
 	return l.why
 }
-
-// SetDeadline bounds the login; writes have a bound of their own.
-func (l *link) SetDeadline(t time.Time) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closing || l.err != nil {
-		return nil
-	}
-	return l.Conn.SetReadDeadline(t)
-}
-
-// SetWriteDeadline does nothing: a write does not wait for the network.
-func (l *link) SetWriteDeadline(time.Time) error { return nil }

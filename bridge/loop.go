@@ -18,7 +18,7 @@ import (
 // Second, a broker of MQTT 3.1.1 sends what we publish back to us if we have
 // subscribed to it (a route that goes both ways). A broker that knows the
 // bridge bit (protocol level 0x84: mosquitto and others) does not; see
-// PahoOptions.BridgeBit. Where it is not in use, every publish that may come
+// ClientOptions.BridgeBit. Where it is not in use, every publish that may come
 // back leaves a mark, and an arrival with the same topic and payload uses up
 // one mark and is acknowledged upstream, counted, and not delivered.
 //

@@ -19,6 +19,7 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"holdfast"
+	"holdfast/edge/packet"
 )
 
 // patience is how long a test waits for what must happen.
@@ -168,9 +169,9 @@ func next[T any](t testing.TB, ch <-chan T, what string) T {
 func ignore(*holdfast.Message, bool, func()) {}
 
 // dial connects an Upstream, or fails the test.
-func dial(t testing.TB, o PahoOptions, receive Receive) Upstream {
+func dial(t testing.TB, o ClientOptions, receive Receive) Upstream {
 	t.Helper()
-	up, err := PahoConnect(o)(context.Background(), receive)
+	up, err := MQTT3Connect(o)(context.Background(), receive)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,14 +254,14 @@ func (t *tap) acknowledged() map[string]bool {
 	defer t.mu.Unlock()
 	sent := map[uint16]string{}
 	eachPacket(t.out.Bytes(), func(kind byte, body []byte) {
-		if kind>>4 == typePublish && kind&6 != 0 {
+		if packet.Type(kind>>4) == packet.PUBLISH && kind&6 != 0 {
 			n := 2 + int(body[0])<<8 + int(body[1])
 			sent[uint16(body[n])<<8|uint16(body[n+1])] = string(body[n+2:])
 		}
 	})
 	acked := map[string]bool{}
 	eachPacket(t.in.Bytes(), func(kind byte, body []byte) {
-		if kind>>4 == typePuback || kind>>4 == typePubcomp {
+		if t := packet.Type(kind >> 4); t == packet.PUBACK || t == packet.PUBCOMP {
 			acked[sent[uint16(body[0])<<8|uint16(body[1])]] = true
 		}
 	})

@@ -10,7 +10,7 @@ import (
 // agreed upon, and until when the broker's certificate holds. An error says what to
 // do. Of o it uses URL, TLS, Dial, which must be given, and ConnectTimeout, for the
 // words of an error: it is ctx that bounds it.
-func ProbeTLS(ctx context.Context, o PahoOptions) (found string, err error) {
+func ProbeTLS(ctx context.Context, o ClientOptions) (found string, err error) {
 	e, err := parseURL(o.URL)
 	if err != nil {
 		return "", err

@@ -94,12 +94,12 @@ func TestAFailedConnectSaysWhatToDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
-			o := PahoOptions{URL: "tcp://" + scripted(t, tc.script), ClientID: "gw", Username: "user",
+			o := ClientOptions{URL: "tcp://" + scripted(t, tc.script), ClientID: "gw", Username: "user",
 				Password: func() (string, error) { return "sesame", nil }, ConnectTimeout: 300 * time.Millisecond}
 			if name != "silent" {
 				o.ConnectTimeout = patience
 			}
-			up, err := PahoConnect(o)(t.Context(), ignore)
+			up, err := MQTT3Connect(o)(t.Context(), ignore)
 			if up != nil {
 				t.Fatal("it is connected")
 			}
@@ -118,41 +118,41 @@ func TestAnUnreachableBrokerIsExplained(t *testing.T) {
 	}
 	op := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
 	for _, tc := range []struct {
-		o     PahoOptions
+		o     ClientOptions
 		words []string
 	}{
-		{PahoOptions{URL: "tcp://" + freeAddress(t)}, []string{"refuses connections", "port"}},
-		{PahoOptions{URL: "tcp://broker.invalid", Dial: dialError(op(&net.DNSError{Name: "broker.invalid", IsNotFound: true}))}, []string{`"broker.invalid" is not known to DNS`}},
-		{PahoOptions{URL: "tcp://b", Dial: dialError(op(&net.DNSError{Name: "b", IsTimeout: true}))}, []string{"DNS does not answer"}},
-		{PahoOptions{URL: "tcp://b", Dial: dialError(op(syscall.ENETUNREACH))}, []string{"no route"}},
-		{PahoOptions{URL: "tcp://b", Dial: dialError(op(context.DeadlineExceeded))}, []string{"b:1883 does not answer within 30s"}},
-		{PahoOptions{URL: "quic://b"}, []string{`scheme "quic" is not known`, "ssl://"}},
-		{PahoOptions{URL: "tcp://b/mqtt"}, []string{"must end after the port"}},
-		{PahoOptions{URL: "wss://b/mqtt?token=secret"}, []string{"must not have a ?"}},
-		{PahoOptions{URL: "tcp://b:0"}, []string{"port that is not 1 to 65535"}},
-		{PahoOptions{URL: "ssl://b", TLS: TLSOptions{CertFile: "c"}}, []string{"cert and key go together"}},
-		{PahoOptions{URL: "tcp://me:secret@b"}, []string{"set username and password"}},
-		{PahoOptions{URL: "b:1883"}, []string{"must look like"}},
-		{PahoOptions{URL: "tcp://b", KeepAlive: time.Second, Will: &holdfast.Message{Topic: "+"}}, []string{"keepalive is 1s", "will topic"}},
+		{ClientOptions{URL: "tcp://" + freeAddress(t)}, []string{"refuses connections", "port"}},
+		{ClientOptions{URL: "tcp://broker.invalid", Dial: dialError(op(&net.DNSError{Name: "broker.invalid", IsNotFound: true}))}, []string{`"broker.invalid" is not known to DNS`}},
+		{ClientOptions{URL: "tcp://b", Dial: dialError(op(&net.DNSError{Name: "b", IsTimeout: true}))}, []string{"DNS does not answer"}},
+		{ClientOptions{URL: "tcp://b", Dial: dialError(op(syscall.ENETUNREACH))}, []string{"no route"}},
+		{ClientOptions{URL: "tcp://b", Dial: dialError(op(context.DeadlineExceeded))}, []string{"b:1883 does not answer within 30s"}},
+		{ClientOptions{URL: "quic://b"}, []string{`scheme "quic" is not known`, "ssl://"}},
+		{ClientOptions{URL: "tcp://b/mqtt"}, []string{"must end after the port"}},
+		{ClientOptions{URL: "wss://b/mqtt?token=secret"}, []string{"must not have a ?"}},
+		{ClientOptions{URL: "tcp://b:0"}, []string{"port that is not 1 to 65535"}},
+		{ClientOptions{URL: "ssl://b", TLS: TLSOptions{CertFile: "c"}}, []string{"cert and key go together"}},
+		{ClientOptions{URL: "tcp://me:secret@b"}, []string{"set username and password"}},
+		{ClientOptions{URL: "b:1883"}, []string{"must look like"}},
+		{ClientOptions{URL: "tcp://b", KeepAlive: time.Second, Will: &holdfast.Message{Topic: "+"}}, []string{"keepalive is 1s", "will topic"}},
 	} {
 		tc.o.CleanSession = true
-		_, err := PahoConnect(tc.o)(t.Context(), ignore)
+		_, err := MQTT3Connect(tc.o)(t.Context(), ignore)
 		wantWords(t, err, tc.words...)
 		if strings.Contains(fmt.Sprint(err), "secret") {
 			t.Error("the password is told")
 		}
 	}
-	_, err := PahoConnect(PahoOptions{URL: "tcp://b"})(t.Context(), ignore)
+	_, err := MQTT3Connect(ClientOptions{URL: "tcp://b"})(t.Context(), ignore)
 	wantWords(t, err, "client_id is empty")
 }
 
 func TestAConnectEndsWithItsContext(t *testing.T) {
 	noLeaks(t)
 	waiting := make(chan struct{})
-	o := PahoOptions{URL: "tcp://" + scripted(t, func(f *far) { f.receive(); close(waiting); f.untilEnd() }), CleanSession: true}
+	o := ClientOptions{URL: "tcp://" + scripted(t, func(f *far) { f.receive(); close(waiting); f.untilEnd() }), CleanSession: true}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-waiting; cancel() }()
-	if _, err := PahoConnect(o)(ctx, ignore); !errors.Is(err, context.Canceled) {
+	if _, err := MQTT3Connect(o)(ctx, ignore); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -163,7 +163,7 @@ func TestABrokerThatDoesNotTakeTheBridgeBitIsConnectedToWithoutIt(t *testing.T) 
 		t.Run(name, func(t *testing.T) {
 			versions := make(chan byte, 3)
 			welcome := func(f *far) { versions <- f.welcome().ProtocolVersion; f.untilEnd() }
-			connect := PahoConnect(PahoOptions{URL: "tcp://" + scripted(t, refusal, welcome, welcome), CleanSession: true, BridgeBit: true})
+			connect := MQTT3Connect(ClientOptions{URL: "tcp://" + scripted(t, refusal, welcome, welcome), CleanSession: true, BridgeBit: true})
 			for range 2 { // the second time it is known
 				up, err := connect(t.Context(), ignore)
 				if err != nil {
@@ -191,7 +191,7 @@ func TestASubscriptionThatIsNotGrantedIsAnErrorInWords(t *testing.T) {
 		"no code":        {[]byte{0x90, 2, 0, 0}, false, "connection was lost"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			up := dial(t, PahoOptions{CleanSession: true, URL: "tcp://" + scripted(t, func(f *far) {
+			up := dial(t, ClientOptions{CleanSession: true, URL: "tcp://" + scripted(t, func(f *far) {
 				f.welcome()
 				s := f.receive().(*packets.SubscribePacket)
 				tc.suback[2], tc.suback[3] = byte(s.MessageID>>8), byte(s.MessageID)
@@ -217,7 +217,7 @@ func TestAMessageTooLargeToHoldIsAcknowledgedAndDropped(t *testing.T) {
 	acks := make(chan []byte, 2)
 	log := &bytes.Buffer{}
 	got := make(chan string, 2)
-	up := dial(t, PahoOptions{CleanSession: true, MaxPacket: 1000, Logger: slog.New(slog.NewTextHandler(log, nil)),
+	up := dial(t, ClientOptions{CleanSession: true, MaxPacket: 1000, Logger: slog.New(slog.NewTextHandler(log, nil)),
 		URL: "tcp://" + scripted(t, func(f *far) {
 			f.welcome()
 			for _, qos := range []byte{1, 2} {
@@ -248,7 +248,7 @@ func TestAMessageTooLargeToHoldIsAcknowledgedAndDropped(t *testing.T) {
 func TestAPeerThatDoesNotReadDelaysNeitherPublishNorClose(t *testing.T) {
 	noLeaks(t)
 	release := make(chan struct{})
-	up := dial(t, PahoOptions{CleanSession: true, URL: "tcp://" + scripted(t, func(f *far) { f.welcome(); <-release })}, ignore)
+	up := dial(t, ClientOptions{CleanSession: true, URL: "tcp://" + scripted(t, func(f *far) { f.welcome(); <-release })}, ignore)
 	defer close(release)
 	const n = 200
 	errs := make(chan error, n)
@@ -274,7 +274,7 @@ func TestAPeerThatDoesNotReadDelaysNeitherPublishNorClose(t *testing.T) {
 func TestAMessageOfQoS0IsDoneWhenItIsWritten(t *testing.T) {
 	noLeaks(t)
 	release := make(chan struct{})
-	up := dial(t, PahoOptions{CleanSession: true, URL: "tcp://" + scripted(t, func(f *far) { f.welcome(); <-release; f.untilEnd() })}, ignore)
+	up := dial(t, ClientOptions{CleanSession: true, URL: "tcp://" + scripted(t, func(f *far) { f.welcome(); <-release; f.untilEnd() })}, ignore)
 	done := make(chan error, 2)
 	// Far more than the buffers of the kernel: it cannot be written yet.
 	up.Publish(&holdfast.Message{Topic: "t", Payload: make([]byte, 64<<20)}, false, func(err error) { done <- err })
@@ -298,7 +298,7 @@ func TestAcknowledgementsOfPublishesAreTakenWhileACommandWaits(t *testing.T) {
 	q, local := newFakeQueue(s), &fakeLocal{story: s}
 	b, err := New(Options{Name: "b", Queue: q, Local: local,
 		Routes:    []Route{{Filter: "t/#", QoS: 1}, {Filter: "cmd/#", Direction: In, QoS: 1}},
-		Upstreams: []UpstreamOption{{Name: "u", Connect: PahoConnect(PahoOptions{URL: "tcp://" + m.addr, ClientID: "gw"})}}})
+		Upstreams: []UpstreamOption{{Name: "u", Connect: MQTT3Connect(ClientOptions{URL: "tcp://" + m.addr, ClientID: "gw"})}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func TestMessagesGoThroughEveryKindOfWire(t *testing.T) {
 	plainSocket := startSocket(t, nil)
 	secureSocket := startSocket(t, ca)
 	trust := TLSOptions{CAFile: ca.file}
-	for _, o := range []PahoOptions{
+	for _, o := range []ClientOptions{
 		{URL: "ssl://" + secure.addr, TLS: trust},
 		{URL: "mqtts://" + strings.Replace(secure.addr, "127.0.0.1", "localhost", 1), TLS: trust},
 		{URL: "tls://" + secure.addr, TLS: TLSOptions{CAFile: ca.file, ServerName: "localhost"}},
@@ -84,18 +84,18 @@ func TestAClientCertificateIsShown(t *testing.T) {
 	ca := newAuthority(t, "Test CA")
 	m := startTLS(t, ca, nil, "cafile "+ca.file, "require_certificate true", "use_identity_as_username true")
 	cert, key := ca.client("gateway")
-	o := PahoOptions{URL: "ssl://" + m.addr, ClientID: "gw", TLS: TLSOptions{CAFile: ca.file, CertFile: cert, KeyFile: key}}
+	o := ClientOptions{URL: "ssl://" + m.addr, ClientID: "gw", TLS: TLSOptions{CAFile: ca.file, CertFile: cert, KeyFile: key}}
 	up := dial(t, o, ignore)
 	publishOne(t, up)
 	up.Close()
 
 	o.TLS.CertFile, o.TLS.KeyFile = "", ""
-	_, err := PahoConnect(o)(t.Context(), ignore)
+	_, err := MQTT3Connect(o)(t.Context(), ignore)
 	wantWords(t, err, "wants a client certificate", "set cert and key")
 
 	other := newAuthority(t, "Other CA")
 	o.TLS.CertFile, o.TLS.KeyFile = other.client("gateway")
-	_, err = PahoConnect(o)(t.Context(), ignore)
+	_, err = MQTT3Connect(o)(t.Context(), ignore)
 	wantWords(t, err, "does not take the client certificate", o.TLS.CertFile)
 }
 
@@ -103,7 +103,7 @@ func TestASessionIsResumedUntilTheFilesChange(t *testing.T) {
 	noLeaks(t)
 	ca := newAuthority(t, "Test CA")
 	m := startTLS(t, ca, nil)
-	connect := PahoConnect(PahoOptions{URL: "ssl://" + m.addr, CleanSession: true, TLS: TLSOptions{CAFile: ca.file}})
+	connect := MQTT3Connect(ClientOptions{URL: "ssl://" + m.addr, CleanSession: true, TLS: TLSOptions{CAFile: ca.file}})
 	resumed := func() bool {
 		t.Helper()
 		up, err := connect(t.Context(), ignore)
@@ -112,7 +112,7 @@ func TestASessionIsResumedUntilTheFilesChange(t *testing.T) {
 		}
 		defer up.Close()
 		publishOne(t, up)
-		return up.(*pahoUpstream).link.Conn.(*tlsWire).ConnectionState().DidResume
+		return up.(*client).link.Conn.(*tlsWire).ConnectionState().DidResume
 	}
 	if resumed() {
 		t.Error("the first connection has resumed a session")
@@ -158,14 +158,14 @@ func TestALPNAndSNIReachTheBroker(t *testing.T) {
 			c.Close()
 		}
 	}()
-	o := PahoOptions{URL: "ssl://" + l.Addr().String(), CleanSession: true, TLS: TLSOptions{CAFile: ca.file, ServerName: "localhost", ALPN: "mqtt"}}
-	_, err = PahoConnect(o)(t.Context(), ignore)
+	o := ClientOptions{URL: "ssl://" + l.Addr().String(), CleanSession: true, TLS: TLSOptions{CAFile: ca.file, ServerName: "localhost", ALPN: "mqtt"}}
+	_, err = MQTT3Connect(o)(t.Context(), ignore)
 	wantWords(t, err, "without an answer")
 	if s := next(t, asked, "the handshake"); s.ServerName != "localhost" || s.NegotiatedProtocol != "mqtt" {
 		t.Errorf("the broker saw SNI %q and ALPN %q", s.ServerName, s.NegotiatedProtocol)
 	}
 	o.TLS.ALPN = "other"
-	_, err = PahoConnect(o)(t.Context(), ignore)
+	_, err = MQTT3Connect(o)(t.Context(), ignore)
 	wantWords(t, err, `does not know the protocol "other"`, "check alpn")
 }
 
@@ -193,13 +193,13 @@ func TestACertificateThatIsNotAcceptedIsExplained(t *testing.T) {
 		"another name by a server": {good, TLSOptions{CAFile: ca.file, ServerName: "broker.example"}, []string{`"localhost", 127.0.0.1, not for "broker.example"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := PahoConnect(PahoOptions{URL: "ssl://" + tc.to.addr, CleanSession: true, TLS: tc.tls})(t.Context(), ignore)
+			_, err := MQTT3Connect(ClientOptions{URL: "ssl://" + tc.to.addr, CleanSession: true, TLS: tc.tls})(t.Context(), ignore)
 			wantWords(t, err, tc.words...)
 		})
 	}
 	// The clock that is right makes the same certificate good.
 	back := func() (time.Time, bool) { return time.Now().Add(-36 * time.Hour), true }
-	_, err := PahoConnect(PahoOptions{URL: "ssl://" + expired.addr, CleanSession: true, TLS: TLSOptions{CAFile: ca.file, Clock: back}})(t.Context(), ignore)
+	_, err := MQTT3Connect(ClientOptions{URL: "ssl://" + expired.addr, CleanSession: true, TLS: TLSOptions{CAFile: ca.file, Clock: back}})(t.Context(), ignore)
 	wantWords(t, err, "valid only from") // the authority is an hour old
 }
 
@@ -227,7 +227,7 @@ func TestMistakesInFilesAreExplained(t *testing.T) {
 		{TLSOptions{CertFile: cert, KeyFile: key}, "are no pair"},
 		{TLSOptions{CertFile: cert, KeyFile: junk}, "are no pair"},
 	} {
-		_, err := PahoConnect(PahoOptions{URL: "ssl://127.0.0.1:1", CleanSession: true, TLS: tc.o})(t.Context(), ignore)
+		_, err := MQTT3Connect(ClientOptions{URL: "ssl://127.0.0.1:1", CleanSession: true, TLS: tc.o})(t.Context(), ignore)
 		wantWords(t, err, tc.words)
 	}
 }
@@ -246,23 +246,23 @@ func TestTheWrongKindOfPortIsExplained(t *testing.T) {
 	}
 	trust := TLSOptions{CAFile: ca.file}
 	for name, tc := range map[string]struct {
-		o     PahoOptions
+		o     ClientOptions
 		words []string
 	}{
-		"TLS to plain":       {PahoOptions{URL: "ssl://" + plain.addr, TLS: trust}, []string{"TLS", "check the port|is it a TLS port"}},
-		"plain to TLS":       {PahoOptions{URL: "tcp://" + secure.addr}, []string{"TLS"}},
-		"WebSocket to plain": {PahoOptions{URL: "ws://" + plain.addr}, []string{"does not answer like the WebSocket", "check the port"}},
-		"WebSocket to TLS":   {PahoOptions{URL: "ws://" + secure.addr}, []string{"does not answer like the WebSocket", "wss://"}},
-		"not found":          {PahoOptions{URL: "ws://" + web("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") + "/x"}, []string{"nothing at /x", "check the path"}},
-		"forbidden":          {PahoOptions{URL: "ws://" + web("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")}, []string{"HTTP 403"}},
-		"elsewhere":          {PahoOptions{URL: "ws://" + web("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2/\r\nContent-Length: 0\r\n\r\n")}, []string{"http://127.0.0.2/", "final address"}},
-		"a web site":         {PahoOptions{URL: "ws://" + web("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")}, []string{"is not the WebSocket of a broker", "HTTP 200"}},
-		"broken":             {PahoOptions{URL: "ws://" + web("HTTP/1.1 503 Broken\r\nContent-Length: 0\r\n\r\n")}, []string{"HTTP 503", "tried again"}},
-		"endless header":     {PahoOptions{URL: "ws://" + web("HTTP/1.1 101 X\r\n"+strings.Repeat("A: b\r\n", 20000))}, []string{"does not answer like"}},
+		"TLS to plain":       {ClientOptions{URL: "ssl://" + plain.addr, TLS: trust}, []string{"TLS", "check the port|is it a TLS port"}},
+		"plain to TLS":       {ClientOptions{URL: "tcp://" + secure.addr}, []string{"TLS"}},
+		"WebSocket to plain": {ClientOptions{URL: "ws://" + plain.addr}, []string{"does not answer like the WebSocket", "check the port"}},
+		"WebSocket to TLS":   {ClientOptions{URL: "ws://" + secure.addr}, []string{"does not answer like the WebSocket", "wss://"}},
+		"not found":          {ClientOptions{URL: "ws://" + web("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") + "/x"}, []string{"nothing at /x", "check the path"}},
+		"forbidden":          {ClientOptions{URL: "ws://" + web("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")}, []string{"HTTP 403"}},
+		"elsewhere":          {ClientOptions{URL: "ws://" + web("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2/\r\nContent-Length: 0\r\n\r\n")}, []string{"http://127.0.0.2/", "final address"}},
+		"a web site":         {ClientOptions{URL: "ws://" + web("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")}, []string{"is not the WebSocket of a broker", "HTTP 200"}},
+		"broken":             {ClientOptions{URL: "ws://" + web("HTTP/1.1 503 Broken\r\nContent-Length: 0\r\n\r\n")}, []string{"HTTP 503", "tried again"}},
+		"endless header":     {ClientOptions{URL: "ws://" + web("HTTP/1.1 101 X\r\n"+strings.Repeat("A: b\r\n", 20000))}, []string{"does not answer like"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.o.CleanSession = true
-			_, err := PahoConnect(tc.o)(t.Context(), ignore)
+			_, err := MQTT3Connect(tc.o)(t.Context(), ignore)
 			for _, w := range tc.words {
 				first, second, either := strings.Cut(w, "|")
 				if err == nil || !strings.Contains(err.Error(), first) && !(either && strings.Contains(err.Error(), second)) {
@@ -284,8 +284,8 @@ func TestALinkThatIsCutAnywhereInTheHandshakeIsSaidAndLeavesNothing(t *testing.T
 		t.Run(url[:3], func(t *testing.T) {
 			for after := 0; ; after += 97 {
 				cut := &budget{left: after}
-				o := PahoOptions{URL: url + m.addr, CleanSession: true, TLS: TLSOptions{CAFile: ca.file}, ConnectTimeout: patience, Dial: cut.dial}
-				up, err := PahoConnect(o)(t.Context(), ignore)
+				o := ClientOptions{URL: url + m.addr, CleanSession: true, TLS: TLSOptions{CAFile: ca.file}, ConnectTimeout: patience, Dial: cut.dial}
+				up, err := MQTT3Connect(o)(t.Context(), ignore)
 				if err == nil {
 					if after < 500 {
 						t.Fatalf("a whole handshake in %d bytes", after)
@@ -316,7 +316,7 @@ func TestASilentOrFrozenPeerIsGivenUpInTime(t *testing.T) {
 		"silent WebSocket": {"ws://" + silent(), "does not answer the WebSocket request within 300ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := PahoConnect(PahoOptions{URL: tc.url, CleanSession: true, TLS: TLSOptions{CAFile: ca.file}, ConnectTimeout: 300 * time.Millisecond})(t.Context(), ignore)
+			_, err := MQTT3Connect(ClientOptions{URL: tc.url, CleanSession: true, TLS: TLSOptions{CAFile: ca.file}, ConnectTimeout: 300 * time.Millisecond})(t.Context(), ignore)
 			wantWords(t, err, tc.words)
 		})
 	}
@@ -370,7 +370,7 @@ func TestABrokerThatFreezesIsLeftAndGetsEverythingWhenItGoesOn(t *testing.T) {
 	b, err := New(Options{
 		Name: "b", Queue: q, Routes: []Route{{Filter: "t/#", QoS: 1}},
 		BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond, AckTimeout: time.Second, MaxAttempts: 1000,
-		Upstreams: []UpstreamOption{{Name: "u", Connect: PahoConnect(PahoOptions{
+		Upstreams: []UpstreamOption{{Name: "u", Connect: MQTT3Connect(ClientOptions{
 			URL: "ssl://" + m.addr, CleanSession: true, TLS: TLSOptions{CAFile: ca.file}, ConnectTimeout: time.Second,
 		})}},
 	})

@@ -284,11 +284,11 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, 
 	} else {
 		wait = modemConnectWait
 	}
-	connect := bridge.PahoConnect
+	connect := bridge.MQTT3Connect
 	if b.Protocol == "5" {
 		connect = bridge.MQTT5Connect
 	}
-	return connect(bridge.PahoOptions{
+	return connect(bridge.ClientOptions{
 		URL: u.URL, ClientID: clientID(b, u), Username: b.Username, Password: password,
 		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, BridgeBit: loops, Will: will,
 		TLS:  g.tlsOptions(b, u),

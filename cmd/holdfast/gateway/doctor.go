@@ -106,7 +106,7 @@ func (d *doctor) upstream(ctx context.Context, b configs.Bridge, u configs.Upstr
 		}
 		if u.TLS() {
 			if err := d.step(ctx, "tls", doctorLogin, func(ctx context.Context) (string, error) {
-				return bridge.ProbeTLS(ctx, bridge.PahoOptions{URL: u.URL, TLS: d.g.tlsOptions(b, u), Dial: d.m.DialContext, ConnectTimeout: doctorLogin})
+				return bridge.ProbeTLS(ctx, bridge.ClientOptions{URL: u.URL, TLS: d.g.tlsOptions(b, u), Dial: d.m.DialContext, ConnectTimeout: doctorLogin})
 			}); err != nil {
 				return err
 			}

@@ -11,7 +11,7 @@ import (
 
 // reader handles what comes until the link ends. Then every publish that has no
 // answer is told so.
-func (u *mqtt5Upstream) reader() {
+func (u *client) reader() {
 	defer u.wg.Done()
 	var err error
 	for err == nil {
@@ -29,31 +29,34 @@ func (u *mqtt5Upstream) reader() {
 	u.pending, u.held = nil, nil
 	u.mu.Unlock()
 	for _, h := range held {
-		h.done(u.unknown())
+		h.out.done(u.unknown())
 	}
-	for _, done := range pending {
-		done(u.unknown())
+	for _, out := range pending {
+		out.done(u.unknown())
 	}
 }
 
 // handle takes one packet. An error ends the connection.
-func (u *mqtt5Upstream) handle(h packet.Header, body []byte) error {
+func (u *client) handle(h packet.Header, body []byte) error {
 	switch h.Type {
 	case packet.PUBLISH:
 		return u.arrived(h, body)
-	case packet.PUBACK, packet.PUBREL:
+	case packet.PUBACK, packet.PUBREC, packet.PUBREL, packet.PUBCOMP:
 		var a packet.Ack
-		if err := a.Decode(body, packet.V5); err != nil {
+		if err := a.Decode(body, u.version); err != nil {
 			return err
 		}
-		if h.Type == packet.PUBREL {
+		switch h.Type {
+		case packet.PUBREC:
+			return u.received(a)
+		case packet.PUBREL:
 			u.released(a.PacketID)
 			return nil
 		}
-		return u.answered(a)
+		return u.answered(h.Type, a)
 	case packet.SUBACK:
 		var s packet.Suback
-		if err := s.Decode(body, packet.V5); err != nil {
+		if err := s.Decode(body, u.version); err != nil {
 			return err
 		}
 		u.mu.Lock()
@@ -68,6 +71,9 @@ func (u *mqtt5Upstream) handle(h packet.Header, body []byte) error {
 	case packet.PINGRESP:
 		return nil
 	case packet.DISCONNECT:
+		if u.version != packet.V5 {
+			break
+		}
 		var d packet.Disconnect
 		if err := d.Decode(body, packet.V5); err != nil {
 			return err
@@ -93,41 +99,71 @@ func explainDisconnect(code packet.ReasonCode) error {
 	return fmt.Errorf("the broker has ended the connection: %v (0x%02x)", code, byte(code))
 }
 
-// answered is a PUBACK.
-func (u *mqtt5Upstream) answered(a packet.Ack) error {
+// answered is what ends a publish: PUBACK, or PUBCOMP for QoS 2.
+func (u *client) answered(t packet.Type, a packet.Ack) error {
 	u.mu.Lock()
-	done := u.pending[a.PacketID]
+	out := u.pending[a.PacketID]
+	want := out != nil && (out.qos == 2) == (t == packet.PUBCOMP)
+	if want {
+		delete(u.pending, a.PacketID)
+	}
+	u.mu.Unlock()
+	if !want {
+		return fmt.Errorf("the broker acknowledges %d, which was not sent", a.PacketID)
+	}
+	defer u.release()
+	if t == packet.PUBCOMP {
+		out.done(nil) // with whatever code: it has nothing more to do with it
+		return nil
+	}
+	out.done(explainAck(a.Code))
+	return nil
+}
+
+// received is a PUBREC: PUBREL is sent, or the publish has ended if it is a
+// refusal [MQTT-4.3.3-4].
+func (u *client) received(a packet.Ack) error {
+	u.mu.Lock()
+	out := u.pending[a.PacketID]
+	switch {
+	case out == nil || out.qos != 2:
+		u.mu.Unlock()
+		return fmt.Errorf("the broker acknowledges %d, which was not sent", a.PacketID)
+	case !a.Code.Failed():
+		u.sendAckLocked(packet.PUBREL, a.PacketID)
+		u.mu.Unlock()
+		return nil
+	}
 	delete(u.pending, a.PacketID)
 	u.mu.Unlock()
 	defer u.release()
-	if done == nil {
-		return fmt.Errorf("the broker acknowledges %d, which was not sent", a.PacketID)
-	}
-	switch a.Code {
+	out.done(explainAck(a.Code))
+	return nil
+}
+
+// explainAck is what the answer to a publish means for it (MQTT 5, 3.4.2.1).
+func explainAck(code packet.ReasonCode) error {
+	switch code {
 	case packet.NotAuthorized, packet.TopicNameInvalid, packet.PayloadFormatInvalid, packet.PacketTooLarge:
-		done(fmt.Errorf("%w: the broker says %v (0x%02x)", holdfast.ErrRefused, a.Code, byte(a.Code)))
-	default:
-		switch {
-		case a.Code == packet.QuotaExceeded:
-			done(fmt.Errorf("%w: the broker takes no more now: %v (0x%02x): look at its limits, or set rate in [bridge.queue]", errFull, a.Code, byte(a.Code)))
-		case a.Code.Failed(): // it may take it another time
-			done(fmt.Errorf("%w: the broker says %v (0x%02x)", errLater, a.Code, byte(a.Code)))
-		default:
-			done(nil)
-		}
+		return fmt.Errorf("%w: the broker says %v (0x%02x)", holdfast.ErrRefused, code, byte(code))
+	case packet.QuotaExceeded:
+		return fmt.Errorf("%w: the broker takes no more now: %v (0x%02x): look at its limits, or set rate in [bridge.queue]", errFull, code, byte(code))
+	}
+	if code.Failed() { // it may take it another time
+		return fmt.Errorf("%w: the broker says %v (0x%02x)", errLater, code, byte(code))
 	}
 	return nil
 }
 
 // release sends what waited for a place in the window.
-func (u *mqtt5Upstream) release() {
+func (u *client) release() {
 	u.mu.Lock()
 	var failed []func()
 	for !u.ended && len(u.held) > 0 && len(u.pending) < u.window {
 		h := u.held[0]
 		u.held = u.held[1:]
-		if err := u.publishLocked(h.p, h.done); err != nil {
-			failed = append(failed, func() { h.done(err) })
+		if err := u.publishLocked(h.p, h.out); err != nil {
+			failed = append(failed, func() { h.out.done(err) })
 		}
 	}
 	u.mu.Unlock()
@@ -137,9 +173,9 @@ func (u *mqtt5Upstream) release() {
 }
 
 // arrived is a PUBLISH. It is acknowledged when the receiver says so.
-func (u *mqtt5Upstream) arrived(h packet.Header, body []byte) error {
+func (u *client) arrived(h packet.Header, body []byte) error {
 	var p packet.Publish
-	if err := p.Decode(h.Flags, body, packet.V5); err != nil {
+	if err := p.Decode(h.Flags, body, u.version); err != nil {
 		return err
 	}
 	if len(p.Topic) == 0 || p.Properties != nil && p.Properties.TopicAlias > 0 {
@@ -173,7 +209,7 @@ func (u *mqtt5Upstream) arrived(h packet.Header, body []byte) error {
 	return nil
 }
 
-func (u *mqtt5Upstream) acknowledge(t packet.Type, id uint16) {
+func (u *client) acknowledge(t packet.Type, id uint16) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended {
@@ -182,12 +218,16 @@ func (u *mqtt5Upstream) acknowledge(t packet.Type, id uint16) {
 	if _, open := u.inbound[id]; open && t == packet.PUBREC {
 		u.inbound[id] = true
 	}
+	u.sendAckLocked(t, id)
+}
+
+func (u *client) sendAckLocked(t packet.Type, id uint16) {
 	a := packet.Ack{PacketID: id}
-	u.sendLocked(a.Append(nil, t, packet.V5))
+	u.sendLocked(a.Append(nil, t, u.version))
 }
 
 // released is a PUBREL.
-func (u *mqtt5Upstream) released(id uint16) {
+func (u *client) released(id uint16) {
 	u.mu.Lock()
 	delete(u.inbound, id)
 	u.mu.Unlock()

@@ -17,14 +17,17 @@ import (
 // maxAliases is the most topic aliases that are used, whatever the broker takes.
 const maxAliases = 256
 
-// mqtt5Upstream is one connection in MQTT 5. Three goroutines beside the link's:
-// one reads, one keeps the connection alive, one tells when QoS 0 was written.
-type mqtt5Upstream struct {
+// client is one connection of our own MQTT client. Three goroutines beside the
+// link's: one reads, one keeps the connection alive, one tells when QoS 0 was
+// written.
+type client struct {
 	link    *link
+	version packet.Version
 	receive Receive
 	log     *slog.Logger
 	will    bool
-	noLocal bool // our own publishes do not come back
+	noEcho  bool // our own publishes do not come back
+	kept    bool // the session outlives the connection
 
 	// What the far broker has said in CONNACK.
 	window    int
@@ -43,36 +46,42 @@ type mqtt5Upstream struct {
 	mu      sync.Mutex
 	ended   bool
 	id      uint16                 // the last packet identifier
-	pending map[uint16]func(error) // publishes without PUBACK, at most window
+	pending map[uint16]*outgoing   // publishes without PUBACK or PUBCOMP, at most window
 	held    []heldPublish          // beyond it: the state of the bridge, where window is 1
 	subs    map[uint16]chan []byte // codes of SUBACK
 	alias   map[string]uint16
 	inbound map[uint16]bool // QoS 2 identifiers that are not released; true: PUBREC was sent
 }
 
-type heldPublish struct {
-	p    *packet.Publish
+// outgoing is a publish that waits for its answer.
+type outgoing struct {
+	qos  byte
 	done func(error)
 }
 
-func newMQTT5Upstream(l *link, receive Receive, log *slog.Logger) *mqtt5Upstream {
-	return &mqtt5Upstream{
-		link: l, receive: receive, log: log, begun: time.Now(),
-		written: newFifo[func(error)](), pending: map[uint16]func(error){}, subs: map[uint16]chan []byte{},
+type heldPublish struct {
+	p   *packet.Publish
+	out *outgoing
+}
+
+func newClient(l *link, v packet.Version, receive Receive, log *slog.Logger) *client {
+	return &client{
+		link: l, version: v, receive: receive, log: log, begun: time.Now(),
+		written: newFifo[func(error)](), pending: map[uint16]*outgoing{}, subs: map[uint16]chan []byte{},
 		alias: map[string]uint16{}, inbound: map[uint16]bool{},
 	}
 }
 
 // start is called with the CONNACK of an accepted login.
-func (u *mqtt5Upstream) start(ack packet.Connack, keepAlive time.Duration) {
-	u.window, u.maxQoS, u.retains, u.keepAlive = 65535, 1, true, keepAlive
+func (u *client) start(ack packet.Connack, keepAlive time.Duration) {
+	u.window, u.maxQoS, u.retains, u.keepAlive = 65535, 2, true, keepAlive
 	if p := ack.Properties; p != nil {
 		if p.ReceiveMaximum > 0 {
 			u.window = int(p.ReceiveMaximum)
 		}
 		u.aliases, u.maxSize = min(int(p.TopicAliasMaximum), maxAliases), int(min(p.MaximumPacketSize, packet.MaxRemaining))
 		if p.HasMaximumQoS {
-			u.maxQoS = min(p.MaximumQoS, 1)
+			u.maxQoS = p.MaximumQoS
 		}
 		u.retains = !p.RetainUnavailable
 		if p.HasServerKeepAlive { // [MQTT-3.2.2-21]
@@ -86,38 +95,39 @@ func (u *mqtt5Upstream) start(ack packet.Connack, keepAlive time.Duration) {
 	go u.teller()
 }
 
-// NoEcho reports that the far broker was asked for it (No Local).
-func (u *mqtt5Upstream) NoEcho() bool { return u.noLocal }
+// NoEcho reports that the far broker was asked for it (No Local), or has taken
+// the bridge bit.
+func (u *client) NoEcho() bool { return u.noEcho }
 
 // HasWill reports that the far broker has a will of this connection.
-func (u *mqtt5Upstream) HasWill() bool { return u.will }
+func (u *client) HasWill() bool { return u.will }
 
 // Properties reports that the properties of a message reach the far broker.
-func (u *mqtt5Upstream) Properties() bool { return true }
+func (u *client) Properties() bool { return u.version == packet.V5 }
 
-// MaxQoS is the highest quality of service that the far broker takes, 0 or 1.
-func (u *mqtt5Upstream) MaxQoS() byte { return u.maxQoS }
+// MaxQoS is the highest quality of service that the far broker takes.
+func (u *client) MaxQoS() byte { return u.maxQoS }
 
 // Window is the broker's Receive Maximum; one place of it is left for the state
 // of the bridge.
-func (u *mqtt5Upstream) Window() int { return max(u.window-1, 1) }
+func (u *client) Window() int { return max(u.window-1, 1) }
 
-func (u *mqtt5Upstream) Done() <-chan struct{} { return u.link.lost }
+func (u *client) Done() <-chan struct{} { return u.link.lost }
 
-func (u *mqtt5Upstream) Err() error { return u.link.reason() }
+func (u *client) Err() error { return u.link.reason() }
 
-func (u *mqtt5Upstream) unknown() error {
+func (u *client) unknown() error {
 	return fmt.Errorf("%w: %w", holdfast.ErrUnknown, u.link.reason())
 }
 
 // sendLocked writes a packet; the link does not wait for the network.
-func (u *mqtt5Upstream) sendLocked(b []byte) {
+func (u *client) sendLocked(b []byte) {
 	u.wrote.Store(int64(time.Since(u.begun)))
 	_, _ = u.link.Write(b) // an error is that of the link, which ends
 }
 
 // idLocked is a packet identifier that is not in use; 0 if all are.
-func (u *mqtt5Upstream) idLocked() uint16 {
+func (u *client) idLocked() uint16 {
 	for range 65535 {
 		if u.id++; u.id == 0 {
 			u.id = 1
@@ -130,42 +140,48 @@ func (u *mqtt5Upstream) idLocked() uint16 {
 }
 
 // Publish is described at Upstream.
-func (u *mqtt5Upstream) Publish(msg *holdfast.Message, _ bool, done func(error)) {
+func (u *client) Publish(msg *holdfast.Message, _ bool, done func(error)) {
 	if err := topic.ValidName(msg.Topic); err != nil {
 		done(fmt.Errorf("%w: %w", holdfast.ErrRefused, err))
 		return
 	}
 	p := packet.Publish{QoS: min(msg.QoS, u.maxQoS), Retain: msg.Retain && u.retains, Topic: []byte(msg.Topic), Payload: msg.Payload}
-	if msg.Properties != nil {
+	if p.QoS == 2 && u.kept {
+		p.QoS = 1 // see MQTT3Connect
+	}
+	if u.version == packet.V5 && msg.Properties != nil {
 		p.Properties = new(packet.Properties)
 		p.Properties.FromMessage(msg.Properties)
 		p.Properties.Message.SubscriptionIDs = nil // [MQTT-3.3.4-6]
 	}
-	if err := u.publish(&p, done); err != nil {
+	if err := u.publish(&p, &outgoing{p.QoS, done}); err != nil {
 		done(err)
 	}
 }
 
-func (u *mqtt5Upstream) publish(p *packet.Publish, done func(error)) error {
+func (u *client) publish(p *packet.Publish, out *outgoing) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended {
 		return u.unknown()
 	}
 	if p.QoS > 0 && len(u.pending) >= u.window { // [MQTT-3.3.4-9]
-		u.held = append(u.held, heldPublish{p, done})
+		u.held = append(u.held, heldPublish{p, out})
 		return nil
 	}
-	return u.publishLocked(p, done)
+	return u.publishLocked(p, out)
 }
 
-func (u *mqtt5Upstream) publishLocked(p *packet.Publish, done func(error)) error {
+func (u *client) publishLocked(p *packet.Publish, out *outgoing) error {
 	if p.QoS > 0 {
 		if p.PacketID = u.idLocked(); p.PacketID == 0 {
 			return errors.New("all packet identifiers are in use") // beyond every window
 		}
 	}
-	b, err := p.Append(nil, packet.V5)
+	if n := p.Size(u.version); n > packet.MaxRemaining {
+		return fmt.Errorf("%w: %d bytes, MQTT carries %d", holdfast.ErrTooLarge, n, packet.MaxRemaining)
+	}
+	b, err := p.Append(nil, u.version)
 	if err != nil {
 		return fmt.Errorf("%w: %w", holdfast.ErrRefused, err)
 	}
@@ -173,17 +189,17 @@ func (u *mqtt5Upstream) publishLocked(p *packet.Publish, done func(error)) error
 		return fmt.Errorf("%w: %d bytes, the far broker takes %d", holdfast.ErrTooLarge, len(b), u.maxSize)
 	}
 	if u.aliasLocked(p) {
-		if shorter, err := p.Append(nil, packet.V5); err == nil && (u.maxSize == 0 || len(shorter) <= u.maxSize) {
+		if shorter, err := p.Append(nil, u.version); err == nil && (u.maxSize == 0 || len(shorter) <= u.maxSize) {
 			b = shorter
 		} else {
 			delete(u.alias, string(p.Topic)) // the broker never heard of it
 		}
 	}
 	if p.QoS > 0 {
-		u.pending[p.PacketID] = done
+		u.pending[p.PacketID] = out
 	}
 	u.sendLocked(b)
-	if p.QoS == 0 && !u.written.push(done) { // the link has ended, and the teller with it
+	if p.QoS == 0 && !u.written.push(out.done) { // the link has ended, and the teller with it
 		return u.unknown()
 	}
 	return nil
@@ -191,7 +207,7 @@ func (u *mqtt5Upstream) publishLocked(p *packet.Publish, done func(error)) error
 
 // aliasLocked puts the alias of its topic into p, if there is one or room for one
 // (MQTT 5, 3.3.2.3.4). The first topics get them, which are those that come often.
-func (u *mqtt5Upstream) aliasLocked(p *packet.Publish) bool {
+func (u *client) aliasLocked(p *packet.Publish) bool {
 	a, known := u.alias[string(p.Topic)]
 	if !known {
 		if len(u.alias) >= u.aliases {
@@ -211,14 +227,14 @@ func (u *mqtt5Upstream) aliasLocked(p *packet.Publish) bool {
 }
 
 // Subscribe is described at Upstream.
-func (u *mqtt5Upstream) Subscribe(ctx context.Context, filter string, qos byte) error {
+func (u *client) Subscribe(ctx context.Context, filter string, qos byte) error {
 	codes := make(chan []byte, 1)
 	u.mu.Lock()
 	id := u.idLocked()
 	s := packet.Subscribe{PacketID: id, Filters: []holdfast.Subscription{
-		{Filter: filter, QoS: qos, NoLocal: u.noLocal, RetainAsPublished: true},
+		{Filter: filter, QoS: qos, NoLocal: u.noEcho, RetainAsPublished: true}, // the latter two for MQTT 5
 	}}
-	b, err := s.Append(nil, packet.V5)
+	b, err := s.Append(nil, u.version)
 	if err == nil {
 		u.subs[id] = codes
 		u.sendLocked(b)
@@ -230,7 +246,7 @@ func (u *mqtt5Upstream) Subscribe(ctx context.Context, filter string, qos byte) 
 	select {
 	case got := <-codes:
 		code := packet.ReasonCode(got[0])
-		if code.Failed() {
+		if code.Failed() { // in MQTT 3.1.1 it is 0x80
 			return fmt.Errorf("%w: the broker does not permit the subscription to %q: %v (0x%02x): check what it lets this user and client identifier read", holdfast.ErrRefused, filter, code, got[0])
 		}
 		if got[0] < qos {
@@ -245,7 +261,7 @@ func (u *mqtt5Upstream) Subscribe(ctx context.Context, filter string, qos byte) 
 }
 
 // teller calls done of QoS 0 when the bytes are with the kernel.
-func (u *mqtt5Upstream) teller() {
+func (u *client) teller() {
 	defer u.wg.Done()
 	for {
 		done, ok := u.written.pop(u.link.lost)
@@ -265,7 +281,7 @@ func (u *mqtt5Upstream) teller() {
 
 // pinger sends PINGREQ when nothing was sent for the keep alive [MQTT-3.1.2-20],
 // or nothing was heard for it, as with QoS 0 on a dead link, and ends a link on which nothing comes back.
-func (u *mqtt5Upstream) pinger() {
+func (u *client) pinger() {
 	defer u.wg.Done()
 	if u.keepAlive == 0 {
 		return
@@ -302,16 +318,15 @@ func (u *mqtt5Upstream) pinger() {
 
 // Close sends the acknowledgements that are due and DISCONNECT if it can, and
 // waits.
-func (u *mqtt5Upstream) Close() error {
+func (u *client) Close() error {
 	u.mu.Lock()
 	if !u.ended {
-		if b, err := new(packet.Disconnect).Append(nil, packet.V5); err == nil {
+		if b, err := new(packet.Disconnect).Append(nil, u.version); err == nil {
 			u.sendLocked(b)
 		}
 	}
 	u.ended = true
 	u.mu.Unlock()
-	u.link.leaving()
 	_ = u.link.Close()
 	<-u.link.flushed
 	u.wg.Wait()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"holdfast"
+	"holdfast/edge/packet"
 )
 
 func TestWhatIsPublishedArrivesAndIsAcknowledged(t *testing.T) {
@@ -21,7 +22,7 @@ func TestWhatIsPublishedArrivesAndIsAcknowledged(t *testing.T) {
 	m := startMosquitto(t)
 	_, got := m.client("#", 2)
 	for _, clean := range []bool{true, false} {
-		up := dial(t, PahoOptions{URL: "mqtt://" + m.addr, ClientID: "gw", CleanSession: clean}, ignore)
+		up := dial(t, ClientOptions{URL: "mqtt://" + m.addr, ClientID: "gw", CleanSession: clean}, ignore)
 		for qos := range byte(3) {
 			done := make(chan error, 1)
 			up.Publish(&holdfast.Message{Topic: "a/b", Payload: []byte{qos}, QoS: qos}, false, func(err error) { done <- err })
@@ -31,7 +32,7 @@ func TestWhatIsPublishedArrivesAndIsAcknowledged(t *testing.T) {
 			r := next(t, got, "the message")
 			want := qos
 			if !clean {
-				want = min(qos, 1) // see PahoConnect
+				want = min(qos, 1) // see MQTT3Connect
 			}
 			if r.Topic() != "a/b" || r.Payload()[0] != qos || r.Qos() != want {
 				t.Errorf("clean %v: %s with QoS %d arrived for QoS %d", clean, r.Topic(), r.Qos(), qos)
@@ -51,7 +52,7 @@ func TestWhatIsPublishedArrivesAndIsAcknowledged(t *testing.T) {
 func TestWhatCannotBeSentIsRefusedAndTheConnectionLives(t *testing.T) {
 	noLeaks(t)
 	m := startMosquitto(t)
-	up := dial(t, PahoOptions{URL: "tcp://" + m.addr, CleanSession: true}, ignore)
+	up := dial(t, ClientOptions{URL: "tcp://" + m.addr, CleanSession: true}, ignore)
 	for _, tc := range []struct {
 		msg  *holdfast.Message
 		want error
@@ -59,7 +60,7 @@ func TestWhatCannotBeSentIsRefusedAndTheConnectionLives(t *testing.T) {
 		{&holdfast.Message{Topic: "a/+", QoS: 1}, holdfast.ErrRefused},
 		{&holdfast.Message{Topic: "", QoS: 1}, holdfast.ErrRefused},
 		{&holdfast.Message{Topic: strings.Repeat("x", 65536), QoS: 1}, holdfast.ErrRefused},
-		{&holdfast.Message{Topic: "a", Payload: make([]byte, maxRemaining), QoS: 1}, holdfast.ErrTooLarge},
+		{&holdfast.Message{Topic: "a", Payload: make([]byte, packet.MaxRemaining), QoS: 1}, holdfast.ErrTooLarge},
 		{&holdfast.Message{Topic: "a", QoS: 1}, nil},
 	} {
 		done := make(chan error, 1)
@@ -81,7 +82,7 @@ func TestNothingIsTakenForAcknowledgedWhenTheFarBrokerIsKilled(t *testing.T) {
 				m := startMosquitto(t)
 				_, got := m.client("#", 0)
 				var wire *tap
-				up := dial(t, PahoOptions{URL: "tcp://" + m.addr, ClientID: "gw", CleanSession: clean,
+				up := dial(t, ClientOptions{URL: "tcp://" + m.addr, ClientID: "gw", CleanSession: clean,
 					Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 						c, err := new(net.Dialer).DialContext(ctx, network, addr)
 						wire = &tap{Conn: c}
@@ -156,17 +157,17 @@ func TestALoginIsRefusedInWords(t *testing.T) {
 	}
 	m := startMosquitto(t, "allow_anonymous false", "password_file "+file)
 	password := func(s string) func() (string, error) { return func() (string, error) { return s, nil } }
-	o := PahoOptions{URL: "tcp://" + m.addr, ClientID: "gw", CleanSession: true}
-	_, err := PahoConnect(o)(t.Context(), ignore)
+	o := ClientOptions{URL: "tcp://" + m.addr, ClientID: "gw", CleanSession: true}
+	_, err := MQTT3Connect(o)(t.Context(), ignore)
 	wantWords(t, err, "without a user", "not authorized (5)", "set username and password")
 	o.Username, o.Password = "gateway", password("wrong-secret")
-	_, err = PahoConnect(o)(t.Context(), ignore)
+	_, err = MQTT3Connect(o)(t.Context(), ignore)
 	wantWords(t, err, `user "gateway"`, "not authorized (5)", "check username, password")
 	if strings.Contains(err.Error(), "wrong-secret") {
 		t.Error("the password is told")
 	}
 	o.Password = func() (string, error) { return "", errors.New("no such file") }
-	_, err = PahoConnect(o)(t.Context(), ignore)
+	_, err = MQTT3Connect(o)(t.Context(), ignore)
 	wantWords(t, err, "read the password: no such file")
 	o.Password = password("right")
 	dial(t, o, ignore).Close()
@@ -184,7 +185,7 @@ func wantWords(t *testing.T, err error, words ...string) {
 func TestACommandThatWasNotAcknowledgedComesAgain(t *testing.T) {
 	noLeaks(t)
 	m := startMosquitto(t)
-	o := PahoOptions{URL: "tcp://" + m.addr, ClientID: "gw"}
+	o := ClientOptions{URL: "tcp://" + m.addr, ClientID: "gw"}
 	type arrival struct {
 		topic string
 		again bool
@@ -229,7 +230,7 @@ func TestWithTheBridgeBitNothingOfOurOwnComesBack(t *testing.T) {
 	far, _ := m.client("", 0)
 	for _, bit := range []bool{false, true} {
 		got := make(chan string, 10)
-		up := dial(t, PahoOptions{URL: "tcp://" + m.addr, ClientID: "gw", CleanSession: true, BridgeBit: bit},
+		up := dial(t, ClientOptions{URL: "tcp://" + m.addr, ClientID: "gw", CleanSession: true, BridgeBit: bit},
 			func(msg *holdfast.Message, _ bool, ack func()) { got <- msg.Topic; ack() })
 		if err := up.Subscribe(t.Context(), "b/#", 1); err != nil {
 			t.Fatal(err)
@@ -267,7 +268,7 @@ func TestEverythingArrivesInOrderOverALinkThatIsCut(t *testing.T) {
 	b, err := New(Options{
 		Name: "b", Queue: q, Routes: []Route{{Filter: "t/#", QoS: 1}},
 		BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond, MaxAttempts: 50,
-		Upstreams: []UpstreamOption{{Name: "u", Connect: PahoConnect(PahoOptions{
+		Upstreams: []UpstreamOption{{Name: "u", Connect: MQTT3Connect(ClientOptions{
 			URL: "tcp://" + m.addr, ClientID: "gw",
 			Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 				c, err := new(net.Dialer).DialContext(ctx, network, addr)
