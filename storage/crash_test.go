@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +29,14 @@ func child(dir string) {
 		if _, err := openBadger(dir, Options{}.withDefaults().Logger); err != nil {
 			fmt.Println("refused", err)
 		}
+		return
+	}
+	if v := os.Getenv("HOLDFAST_TEST_ENGINE"); v != "" {
+		seed, err := strconv.ParseUint(v, 10, 64)
+		if err == nil {
+			err = engineChild(dir, seed)
+		}
+		fmt.Println("error", err)
 		return
 	}
 	s, err := Open(Options{Dir: dir, ChunkBytes: 200 << 10, TailBytes: 20 << 10})
