@@ -261,7 +261,8 @@ func (t *Throttle) keep(err error) {
 		'func (db *DB) ensureRoomForWrite() error {
 '
 	# The same where prefixes are dropped; and the memtable that could not be
-	# flushed stays in its place.
+	# flushed stays in its place. Everyone waits meanwhile: where nothing of what is
+	# dropped is in memory, nothing is flushed.
 	change db.go \
 		'	db.imm = append(db.imm, db.mt)
 	for _, memtable := range db.imm {
@@ -273,35 +274,121 @@ func (t *Throttle) keep(err error) {
 		if err := db.handleMemTableFlush(memtable, filtered); err != nil {
 			db.opt.Errorf("While trying to flush memtable: %v", err)
 			return err
-' \
-		'	mt, err := db.newMemTable()
-	if err != nil {
-		return y.Wrapf(err, "cannot create new mem table")
-	}
-	for _, memtable := range append(db.imm, db.mt) {
-		if memtable.sl.Empty() {
-			memtable.DecrRef()
-			continue
 		}
-		db.opt.Debugf("Flushing memtable")
-		if err := db.handleMemTableFlush(memtable, filtered); err != nil {
-			db.opt.Errorf("While trying to flush memtable: %v", err)
-			mt.DecrRef()
-			return err
-'
-	change db.go \
-		'	db.imm = db.imm[:0]
+		memtable.DecrRef()
+	}
+	db.stopCompactions()
+	defer db.startCompactions()
+	db.imm = db.imm[:0]
 	db.mt, err = db.newMemTable()
 	if err != nil {
 		return y.Wrapf(err, "cannot create new mem table")
 	}
-
-	// Drop prefixes from the levels.
 ' \
-		'	db.imm = db.imm[:0]
-	db.mt = mt
+		'	if len(db.imm) > 0 || db.mt.hasAnyPrefix(filtered) {
+		mt, err := db.newMemTable()
+		if err != nil {
+			return y.Wrapf(err, "cannot create new mem table")
+		}
+		for _, memtable := range append(db.imm, db.mt) {
+			if memtable.sl.Empty() {
+				memtable.DecrRef()
+				continue
+			}
+			db.opt.Debugf("Flushing memtable")
+			if err := db.handleMemTableFlush(memtable, filtered); err != nil {
+				db.opt.Errorf("While trying to flush memtable: %v", err)
+				mt.DecrRef()
+				return err
+			}
+			memtable.DecrRef()
+		}
+		db.imm = db.imm[:0]
+		db.mt = mt
+	}
+	db.stopCompactions()
+	defer db.startCompactions()
+'
+	change levels.go \
+		'func containsAnyPrefixes(table *table.Table, listOfPrefixes [][]byte) bool {
+' \
+		'func (mt *memTable) hasAnyPrefix(prefixes [][]byte) bool {
+	it := mt.sl.NewIterator()
+	defer it.Close()
+	for _, p := range prefixes {
+		it.Seek(y.KeyWithTs(p, math.MaxUint64))
+		if it.Valid() && bytes.HasPrefix(it.Key(), p) {
+			return true
+		}
+	}
+	return false
+}
+
+func containsAnyPrefixes(table *table.Table, listOfPrefixes [][]byte) bool {
+'
+	# The files of the tables that go are removed behind the drop: it is waited for.
+	change db.go \
+		'	flushCond *sync.Cond
+' \
+		'	flushCond *sync.Cond
+	removing sync.WaitGroup // tables that a drop has let go of
+'
+	change db.go \
+		'	// Drop prefixes from the levels.
+' \
+		'	letGo := db.lc.holdTables()
+	defer db.removing.Go(letGo)
 
 	// Drop prefixes from the levels.
+'
+	change db.go \
+		'	db.stopMemoryFlush()
+	db.stopCompactions()
+
+	// Force Compact L0
+' \
+		'	db.stopMemoryFlush()
+	db.stopCompactions()
+	db.removing.Wait()
+
+	// Force Compact L0
+'
+	change levels.go \
+		'func (s *levelsController) dropPrefixes(' \
+		'func (s *levelsController) holdTables() (letGo func()) {
+	var held []*table.Table
+	for _, l := range s.levels {
+		l.RLock()
+		for _, t := range l.tables {
+			t.IncrRef()
+			held = append(held, t)
+		}
+		l.RUnlock()
+	}
+	return func() {
+		if err := decrRefs(held); err != nil {
+			s.kv.opt.Errorf("While removing tables: %v", err)
+		}
+	}
+}
+
+func (s *levelsController) dropPrefixes('
+	# And where nothing of it is in level 0, that is not merged.
+	change levels.go \
+		'			size := len(l.tables)
+			l.RUnlock()
+
+			if size > 0 {
+				cp := compactionPriority{
+' \
+		'			found := false
+			for _, t := range l.tables {
+				found = found || containsAnyPrefixes(t, prefixes)
+			}
+			l.RUnlock()
+
+			if found {
+				cp := compactionPriority{
 '
 	# Who reads keeps the memtables that were there, and their logs, which are
 	# removed when the last one lets go. A newer log must not go first: the merge may

@@ -40,13 +40,8 @@ func (l *lane) writeLocked(pos uint64, route uint32, it *newItem, at int64) {
 		b = nil // what lies between was settled and is never written
 	}
 	if b == nil {
-		if n := len(l.chunks); n == 0 || l.chunkBytes >= s.o.ChunkBytes {
-			id := uint32(1)
-			if n > 0 {
-				id = l.chunks[n-1].id + 1
-			}
-			l.chunks = append(l.chunks, chunk{id: id, first: pos})
-			l.chunkBytes = 0
+		if len(l.chunks) == 0 || l.chunkBytes >= s.o.ChunkBytes {
+			l.beginChunkLocked(pos)
 		}
 		b = &batch{lane: l, chunk: l.chunks[len(l.chunks)-1].id}
 		b.first, b.age = pos, uint64(at)
@@ -87,6 +82,16 @@ func (l *lane) writeLocked(pos uint64, route uint32, it *newItem, at int64) {
 	l.chunkBytes += n + 3
 	l.written = pos + 1
 	l.unsaved = true
+}
+
+// beginChunkLocked has everything from pos on go to a new chunk.
+func (l *lane) beginChunkLocked(pos uint64) {
+	id := uint32(1)
+	if n := len(l.chunks); n > 0 {
+		id = l.chunks[n-1].id + 1
+	}
+	l.chunks = append(l.chunks, chunk{id: id, first: pos})
+	l.chunkBytes = 0
 }
 
 // placeLocked gives the message the next position, and keeps it in the tail.

@@ -157,6 +157,10 @@ func (e *badgerEngine) last(prefix, upTo []byte) (key []byte, err error) {
 	return key, err
 }
 
+// drop lets go of the tables; their files are removed behind it. That takes more
+// time than all else, some milliseconds a file, and nobody needs to wait for it.
+// A crash leaves files that the MANIFEST says are gone; the next opening removes
+// them. The logs of memtables are gone when it returns.
 func (e *badgerEngine) drop(prefixes [][]byte) (err error) {
 	defer e.faults.catch(&err)()
 	for wait := time.Millisecond; ; wait *= 2 {

@@ -156,6 +156,39 @@ func TestSpaceIsGivenBack(t *testing.T) {
 	}
 }
 
+// Also by what stays open, with less in it than fills a chunk.
+func TestADrainedBacklogIsGivenBackWhileTheStoreIsOpen(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openTest(t, Options{Dir: dir})
+	q, _ := s.Queue("bridge/a", QueueOptions{})
+	m := &holdfast.Message{Topic: "t", QoS: 1, Payload: make([]byte, 100<<10)}
+	add := func() {
+		t.Helper()
+		if err := publishNow(t, s, &holdfast.Publication{Msg: m}, Append{Queue: q, Msg: m}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 100 {
+		add()
+	}
+	eventually(t, func() bool { return tableBytes(t, dir) > 4<<20 })
+	if n := len(drain(t, q)); n != 100 {
+		t.Fatal(n)
+	}
+	eventually(t, func() bool { return tableBytes(t, dir) < 1<<20 })
+	// What comes later is in another chunk, and found after an opening.
+	add()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, Options{Dir: dir})
+	q, _ = s.Queue("bridge/a", QueueOptions{})
+	if n := len(drain(t, q)); n != 1 {
+		t.Fatal(n)
+	}
+}
+
 func tableBytes(t *testing.T, dir string) (n int64) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.sst"))
 	if err != nil {

@@ -56,8 +56,9 @@ type lane struct {
 	// skipped is what the opening has put into settled (lives.go).
 	skipped      span
 	settledCount uint64
-	// bytes counts what is not settled.
-	bytes int64
+	// bytes counts what is not settled; mostBytes is the most of it since the
+	// lane was last about empty.
+	bytes, mostBytes int64
 	// unsaved: the row of the lane is older than all this.
 	unsaved bool
 
@@ -164,6 +165,7 @@ func (l *lane) startLocked() {
 // addBytes counts n bytes more that are not settled, in the lane and over all.
 func (l *lane) addBytes(n int64) {
 	l.bytes += n
+	l.mostBytes = max(l.mostBytes, l.bytes)
 	l.q.s.bytes += n
 }
 

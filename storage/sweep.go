@@ -10,7 +10,8 @@ import (
 // Space is given back below the low-water mark only. In the chunk that is being
 // written, passed batches are deleted one by one; small queues never need more.
 // A full chunk that is passed is dropped as a whole, several together, because
-// Badger stops writes and reads meanwhile.
+// Badger stops writes and reads meanwhile. So is the last chunk of a backlog that
+// has drained: deletions give its space back only when Badger happens to merge.
 
 const (
 	// sweepEvery is the time between two looks at the disk while there is
@@ -18,6 +19,10 @@ const (
 	sweepEvery = time.Second
 	// sweepRows is the most rows deleted at a time.
 	sweepRows = 512
+	// backlogBytes in a lane are a backlog, and aboutEmpty is what a lane may
+	// still have when that has drained.
+	backlogBytes = 1 << 20
+	aboutEmpty   = 64 << 10
 )
 
 // passedChunk is a full chunk below the mark, which is not on disk yet.
@@ -44,12 +49,13 @@ func (s *Store) sweep(idle bool) {
 	s.mu.Lock()
 	for l := range s.sweepable {
 		delete(s.sweepable, l)
+		backlog := s.drainedLocked(l)
 		for len(l.chunks) > 1 && l.chunks[1].first <= l.low {
 			s.passed = append(s.passed, passedChunk{l, l.chunks[0], l.chunks[1].first})
 			l.chunks = l.chunks[1:]
 			l.swept = max(l.swept, l.chunks[0].first)
 		}
-		if to := min(l.low, l.committed); len(l.chunks) == 1 && l.swept < to && s.failed == nil {
+		if to := min(l.low, l.committed); len(l.chunks) == 1 && l.swept < to && !backlog && s.failed == nil {
 			jobs = append(jobs, job{l, l.chunks[0].id, l.swept, to, l.low >= l.committed})
 		}
 	}
@@ -78,6 +84,25 @@ func (s *Store) sweep(idle bool) {
 		}
 		s.mu.Unlock()
 	}
+}
+
+// drainedLocked reports whether the last chunk of a lane is to go as a whole, and
+// begins another one when the time for that has come.
+func (s *Store) drainedLocked(l *lane) (backlog bool) {
+	least := min(backlogBytes, int64(s.o.ChunkBytes)/4)
+	switch {
+	case l.q.removed || s.failed != nil || len(l.chunks) == 0 || l.mostBytes < least || int64(l.chunkBytes) < least:
+		return false
+	case l.bytes > min(aboutEmpty, least/4):
+		return true
+	}
+	l.mostBytes = l.bytes
+	l.open = nil
+	l.beginChunkLocked(l.written)
+	l.unsaved = true
+	s.touchLocked(l.q, 0)
+	s.lazyLocked()
+	return true
 }
 
 // passedBatches lists the batches of a chunk that end at or below to, and the

@@ -60,18 +60,31 @@ func backlog(t testing.TB, n int) {
 		connect(t, g.address, packet.Connect{ClientID: fmt.Sprintf("idle%d", i), CleanStart: true})
 	}
 	probe := connect(t, g.address, packet.Connect{ClientID: "probe", CleanStart: true})
-	idle := pubackTimes(t, probe, 300, func() bool { return true })
+	// About as long as the drain takes, so that each meets as much of what else
+	// the machine does.
+	begun = time.Now()
+	idle := pubackTimes(t, probe, func() bool { return time.Since(begun) < 20*time.Second })
 
 	begun = time.Now()
 	up.open(t)
 	eventually(t, "the drain has begun", func() bool { return up.received.Load() > 0 }, g.tail)
-	busy := pubackTimes(t, probe, 1<<30, func() bool { return g.bridge().Queued > 100 })
+	busy := pubackTimes(t, probe, func() bool { return g.bridge().Queued > 100 })
 	eventually(t, "the backlog has drained", func() bool { return g.bridge().Queued == 0 }, g.tail)
 	drained := time.Now()
 	took = drained.Sub(begun)
 	t.Logf("drained: %d messages in %v, %.0f/s; peak anonymous memory %.0f MB", n, took.Round(time.Millisecond), float64(n)/took.Seconds(), mb(peak()))
-	t.Logf("PUBACK idle p50 %v p99 %v; during the drain p50 %v p99 %v worst %v",
-		percentile(idle, 50), percentile(idle, 99), percentile(busy, 50), percentile(busy, 99), percentile(busy, 100))
+	for _, p := range []struct {
+		when string
+		took []time.Duration
+	}{{"idle", idle}, {"during the drain", busy}} {
+		t.Logf("PUBACK %s: %d, p50 %v p99 %v worst %v", p.when, len(p.took),
+			percentile(p.took, 50), percentile(p.took, 99), percentile(p.took, 100))
+	}
+	st, err := g.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the longest drop of chunks stopped the store for %.1f ms", st.Storage.LongestDrop*1000)
 	// What is given back comes in steps; the figure is what is left when nothing
 	// more has come for a while.
 	for left := int64(-1); left != diskUsage(t, g); {
@@ -115,12 +128,12 @@ func publishFast(t testing.TB, c *client.Client, n int, payload func(dst []byte,
 	}
 }
 
-// pubackTimes publishes one message after another and returns how long each
-// took to be acknowledged, sorted.
-func pubackTimes(t testing.TB, c *client.Client, most int, goOn func() bool) []time.Duration {
+// pubackTimes publishes one message after another while goOn and returns how
+// long each took to be acknowledged, sorted.
+func pubackTimes(t testing.TB, c *client.Client, goOn func() bool) []time.Duration {
 	t.Helper()
 	var took []time.Duration
-	for i := 0; i < most && (i%50 > 0 || goOn()); i++ {
+	for i := 0; i%50 > 0 || goOn(); i++ {
 		p := packet.Publish{Topic: []byte("s/probe"), QoS: 1, PacketID: packetID(i), Payload: []byte("probe")}
 		begun := time.Now()
 		if err := c.Send(p.Append(nil, packet.V311)); err != nil {
