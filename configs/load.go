@@ -48,6 +48,7 @@ func load(path string, data []byte, open bool, world outside) (*Config, []string
 			}
 		}
 	}
+	c.shareQueues()
 	if d.secret && open {
 		d.warn("", 0, "it has a password in it and every user of this machine can read it; run chmod 640, "+
 			"or keep the password in a file or the environment")
@@ -67,6 +68,24 @@ func load(path string, data []byte, open bool, world outside) (*Config, []string
 	// The default of one is made of the other; a smaller one that is written is a fault.
 	c.Limits.MaxRetainedWaiting = max(c.Limits.MaxRetainedWaiting, c.Limits.MaxRetained)
 	return c, warnings, nil
+}
+
+// shareQueues gives each queue of a bridge whose bound the file leaves out a share
+// of what storage.max_bytes leaves, if that is less than its default.
+func (c *Config) shareQueues() {
+	left, open := c.Storage.MaxBytes, []*Queue(nil)
+	for i := range c.Bridges {
+		q := &c.Bridges[i].Queue
+		key := fmt.Sprintf("bridge[%d].queue.max_bytes", i)
+		if c.source.lines[key] > 0 && !c.source.faulty[key] {
+			left -= q.MaxBytes
+		} else {
+			open = append(open, q)
+		}
+	}
+	for _, q := range open {
+		q.MaxBytes = min(q.MaxBytes, max(left/Size(len(open)), MiB))
+	}
 }
 
 // readConfig reads a file or a pipe, and tells whether every user can read it.

@@ -3,6 +3,7 @@ package configs
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,6 +76,40 @@ address = ""
 	}
 	if len(c.Listeners) != 2 || c.Listeners[1].Address != "localhost:1884" || c.Listeners[1].Transport != TransportTCP {
 		t.Errorf("listeners: %+v", c.Listeners)
+	}
+}
+
+// TestQueuesShareTheStore: a bound that is left out is never more than there is,
+// which on a 32-bit board is less than one default.
+func TestQueuesShareTheStore(t *testing.T) {
+	const bridge = "[[bridge]]\nname = %q\n[bridge.queue]\n%s\n[[bridge.upstream]]\nurl = \"tcp://h\"\n[[bridge.route]]\ndirection = \"out\"\ntopic = \"a/#\"\n"
+	for _, x := range []struct {
+		store  string
+		queues []string
+		want   []Size
+	}{
+		{"4GiB", []string{"", ""}, []Size{GiB, GiB}},
+		{"512MiB", []string{""}, []Size{512 * MiB}},
+		{"512MiB", []string{"max_bytes = \"112MiB\"", "", ""}, []Size{112 * MiB, 200 * MiB, 200 * MiB}},
+		{"512MiB", []string{"max_bytes = \"1GiB\"", ""}, []Size{GiB, MiB}},
+	} {
+		text := fmt.Sprintf("[storage]\nmax_bytes = %q\n", x.store)
+		for i, q := range x.queues {
+			text += fmt.Sprintf(bridge, fmt.Sprint("b", i), q)
+		}
+		c, warnings, err := loadText(t, text, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := Size(0)
+		for i, b := range c.Bridges {
+			if sum += b.Queue.MaxBytes; b.Queue.MaxBytes != x.want[i] {
+				t.Errorf("%+v: bridge %d has %v", x, i, b.Queue.MaxBytes)
+			}
+		}
+		if said := strings.Contains(fmt.Sprint(warnings), "storage.max_bytes"); said != (sum > c.Storage.MaxBytes) {
+			t.Errorf("%+v: warnings %q", x, warnings)
+		}
 	}
 }
 
