@@ -125,11 +125,11 @@ func engineChild(dir string, seed uint64) error {
 	}
 }
 
-// TestAKilledEngineHasEveryRowAsItWas kills it 15 times;
+// TestAKilledEngineHasEveryRowAsItWas kills it 8 times;
 // HOLDFAST_KILLS=SEED,KILLS does so more often.
 func TestAKilledEngineHasEveryRowAsItWas(t *testing.T) {
 	t.Parallel()
-	seed, kills := rand.Uint64(), 15
+	seed, kills := rand.Uint64(), 8
 	if v := os.Getenv("HOLDFAST_KILLS"); v != "" {
 		if _, err := fmt.Sscanf(v, "%d,%d", &seed, &kills); err != nil {
 			t.Fatal(err)
