@@ -72,7 +72,7 @@ func TestMistakeBrokerUnreachable(t *testing.T) {
 }
 
 // answering is a far broker that answers each first packet of a connection with
-// the given bytes, and every further one with more.
+// the given bytes, and every SUBSCRIBE with more.
 func answering(t *testing.T, cfg *tls.Config, first, more []byte) (address string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -97,12 +97,16 @@ func answering(t *testing.T, cfg *tls.Config, first, more []byte) (address strin
 			mu.Unlock()
 			serving.Go(func() {
 				defer c.Close()
-				b, answer := make([]byte, 4096), first
+				b, answer, known := make([]byte, 4096), first, false
 				for {
 					n, err := c.Read(b)
 					if err != nil {
 						return
 					}
+					if known && b[0] != 0x82 {
+						continue
+					}
+					known = true
 					out := append([]byte(nil), answer...)
 					if answer = more; len(out) >= 4 && out[0] == 0x90 && n >= 4 {
 						copy(out[2:4], b[2:4]) // the packet identifier of the SUBSCRIBE
