@@ -130,18 +130,25 @@ func (c *connection) online() {
 	})
 }
 
-// farewell tells the far broker that the connection ends in order: it forgets
-// the will with DISCONNECT [MQTT-3.14.4-3].
-func (c *connection) farewell() {
+// farewell tells the far broker that the connection ends in order, because of why:
+// it forgets the will with DISCONNECT [MQTT-3.14.4-3]. It reports whether that was
+// acknowledged.
+func (c *connection) farewell(why error) bool {
+	word := Offline
+	if errors.Is(why, errSpent) {
+		word = OverPlan
+	}
 	done := make(chan error, 1)
-	c.announce(Offline, func(err error) { done <- err })
+	c.announce(word, func(err error) { done <- err })
 	t := time.NewTimer(drainGrace)
 	defer t.Stop()
 	select {
-	case <-done:
+	case err := <-done:
+		return err == nil
 	case <-t.C:
 	case <-c.up.Done():
 	}
+	return false
 }
 
 // ownState reports whether a message from upstream, whose local topic would be

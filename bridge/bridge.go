@@ -63,6 +63,8 @@ type UpstreamOption struct {
 	Connect Connect
 	// ClientID is the client identifier that Connect uses.
 	ClientID string
+	// Plan is the data plan that it goes over; nil if there is none. See plan.go.
+	Plan *Plan
 	// CarriesAll says that every message can go this way.
 	CarriesAll bool
 	// Beside makes a connection that only carries messages up, without a will,
@@ -324,10 +326,14 @@ func (b *Bridge) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var err error
 		if c == nil {
+			if why := b.allSpent(); why != nil {
+				b.sitOut(ctx, why)
+				continue
+			}
 			c, err = b.connect(ctx)
 		}
 		if c != nil {
-			if c, err = b.use(ctx, c); c != nil {
+			if c, err = b.use(ctx, c); c != nil || errors.Is(err, errSpent) {
 				continue
 			}
 		} else if ctx.Err() == nil {
@@ -369,7 +375,10 @@ func (b *Bridge) use(ctx context.Context, c *connection) (better *connection, er
 		return better, nil
 	}
 	b.announce(Offline)
-	if ctx.Err() == nil {
+	switch {
+	case errors.Is(err, errSpent):
+		b.log.Warn("bridge ends its connection", slog.String("upstream", c.name), slog.Any("error", err))
+	case ctx.Err() == nil:
 		err = explainLoss(err, lasted)
 		b.ended(c.index, lasted, err)
 		b.log.Warn("bridge has lost its connection", slog.String("upstream", c.name),

@@ -69,6 +69,9 @@ func (b *Bridge) hold(i int, err error) {
 }
 
 func (b *Bridge) heldUntil(i int) time.Time {
+	if b.upstreams[i].Plan.level() == PlanSpent {
+		return time.Now().Add(b.failback)
+	}
 	b.status.mu.Lock()
 	defer b.status.mu.Unlock()
 	return b.ways[i].held
@@ -110,6 +113,10 @@ func (b *Bridge) connect(ctx context.Context) (*connection, error) {
 	var errs []error
 	for _, i := range b.order() {
 		u := b.upstreams[i]
+		if u.Plan.level() == PlanSpent {
+			errs = append(errs, fmt.Errorf("%s: %w", u.Name, u.Plan.spentError()))
+			continue
+		}
 		b.status.connecting(u.Name)
 		attempt, cancel := b.attempt(ctx)
 		c, err := b.open(ctx, attempt, i)
@@ -196,6 +203,9 @@ func (b *Bridge) upstreamsLocked() (list []UpstreamStatus) {
 		}
 		if w.held.After(time.Now()) {
 			u.HeldUntil = w.held
+		}
+		if p := b.upstreams[i].Plan; p.level() == PlanSpent {
+			u.LastError, u.HeldUntil = p.spentError().Error(), p.Status().Until
 		}
 		list = append(list, u)
 	}

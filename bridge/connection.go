@@ -23,6 +23,7 @@ type connection struct {
 	b      *Bridge
 	index  int // of the upstream
 	name   string
+	plan   *Plan // that it goes over; nil if there is none
 	up     Upstream
 	dl     *downlink
 	window int
@@ -51,7 +52,7 @@ type connection struct {
 
 func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridge, index int, up Upstream, dl *downlink) *connection {
 	c := &connection{
-		b: b, index: index, name: b.upstreams[index].Name, up: up, dl: dl, window: b.window,
+		b: b, index: index, name: b.upstreams[index].Name, plan: b.upstreams[index].Plan, up: up, dl: dl, window: b.window,
 		ctx: ctx, cancel: cancel, room: make(chan struct{}, 1), progress: time.Now(),
 		pace: newPace(b.windowBytes),
 	}
@@ -171,17 +172,19 @@ func (c *connection) serve(parent context.Context) error {
 	c.b.mark()
 	c.forward()
 	ended := time.Now()
-	if parent.Err() != nil || errors.Is(context.Cause(c.ctx), errReturn) {
+	cause := context.Cause(c.ctx)
+	if parent.Err() != nil || errors.Is(cause, errReturn) || errors.Is(cause, errSpent) {
 		c.drain()
 	}
 	select {
 	case <-c.up.Done(): // the will tells it
 	default:
-		c.farewell()
+		if c.farewell(cause) && errors.Is(cause, errSpent) {
+			c.plan.told(c.b.name, overPlanEvery)
+		}
 	}
 	c.dl.end()
 	_ = c.up.Close() // why it ended is in the cause
-	cause := context.Cause(c.ctx)
 	c.cancel(nil)
 	<-watched
 	if c.beside.ended != nil {
@@ -192,18 +195,25 @@ func (c *connection) serve(parent context.Context) error {
 			cause = err
 		}
 	}
-	c.giveBack(parent.Err() == nil && !errors.Is(cause, errDownlink) && !errors.Is(cause, errReturn) && !errors.Is(cause, errLater), ended)
+	c.giveBack(parent.Err() == nil && !errors.Is(cause, errDownlink) && !errors.Is(cause, errReturn) && !errors.Is(cause, errSpent) && !errors.Is(cause, errLater), ended)
 	return cause
 }
 
-// watch ends the connection when the upstream has ended or answers nothing.
+// watch ends the connection when the upstream has ended or answers nothing, or when
+// the data plan is used.
 func (c *connection) watch() {
 	tick := time.NewTicker(max(c.b.ackTimeout/4, time.Millisecond))
 	defer tick.Stop()
 	for {
+		lanes, turn := c.plan.lanes()
+		if lanes == 0 {
+			c.cancel(c.plan.spentError())
+			return
+		}
 		select {
 		case <-c.ctx.Done():
 			return
+		case <-turn.Done():
 		case <-c.up.Done():
 			c.cancel(errLost)
 			return

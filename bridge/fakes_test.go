@@ -70,7 +70,7 @@ func (q *fakeQueue) add(n int, qos byte) {
 	signal(q.ready)
 }
 
-func (q *fakeQueue) Next(ctx context.Context, _ holdfast.Lanes) (holdfast.Item, error) {
+func (q *fakeQueue) Next(ctx context.Context, lanes holdfast.Lanes) (holdfast.Item, error) {
 	for {
 		q.mu.Lock()
 		if err := q.fail; err != nil {
@@ -78,14 +78,10 @@ func (q *fakeQueue) Next(ctx context.Context, _ holdfast.Lanes) (holdfast.Item, 
 			q.mu.Unlock()
 			return holdfast.Item{}, err
 		}
-		if len(q.waiting) > 0 {
-			it := q.waiting[0]
-			q.waiting = q.waiting[1:]
-			q.out[it.ID] = it
-			q.mu.Unlock()
+		q.mu.Unlock()
+		if it, ok, _ := q.Poll(lanes); ok {
 			return it, nil
 		}
-		q.mu.Unlock()
 		select {
 		case <-q.ready:
 		case <-ctx.Done():

@@ -69,6 +69,10 @@ func (c *connection) nextToSend() (holdfast.Item, error) {
 	t := c.b.thin
 	for {
 		if it, ok := t.next(); ok {
+			if lanes, _ := c.plan.lanes(); !lanes.Has(it.ID.Lane()) { // it has turned
+				t.comeBack(it)
+				continue
+			}
 			return it, nil
 		}
 		at, held := t.wake()
@@ -95,7 +99,7 @@ func (c *connection) nextToSend() (holdfast.Item, error) {
 		switch {
 		case err == nil:
 			t.take(it)
-		case !due:
+		case !due && !errors.Is(err, errTurned):
 			return it, err
 		}
 	}
@@ -121,7 +125,7 @@ func (b *Bridge) unthinned() {
 func (c *connection) next(ctx context.Context) (holdfast.Item, error) {
 	it, ok, err := c.lowInTurn()
 	if !ok && err == nil {
-		it, err = c.b.queue.Next(ctx, holdfast.AllLanes)
+		it, err = c.waitForNext(ctx)
 	}
 	if err == nil && it.ID.Lane() == holdfast.Low {
 		c.sinceLow = 0
@@ -135,7 +139,30 @@ func (c *connection) lowInTurn() (it holdfast.Item, ok bool, err error) {
 		return it, false, nil
 	}
 	c.sinceLow = 0
-	return c.b.queue.Poll(1 << holdfast.Low)
+	lanes, _ := c.plan.lanes()
+	return c.b.queue.Poll(lanes & (1 << holdfast.Low))
+}
+
+// errTurned: other lanes may go now.
+var errTurned = errors.New("the data plan has turned")
+
+// waitForNext waits for the oldest item of the lanes that may go.
+func (c *connection) waitForNext(ctx context.Context) (holdfast.Item, error) {
+	lanes, turn := c.plan.lanes()
+	if turn.Done() == nil {
+		return c.b.queue.Next(ctx, lanes)
+	}
+	if it, ok, err := c.b.queue.Poll(lanes); ok || err != nil {
+		return it, err
+	}
+	until, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(turn, cancel)()
+	it, err := c.b.queue.Next(until, lanes)
+	if err != nil && turn.Err() != nil && ctx.Err() == nil {
+		err = errTurned
+	}
+	return it, err
 }
 
 // await waits until met, which is called with c.mu held, and reports false if
@@ -181,6 +208,7 @@ func (c *connection) send(it holdfast.Item) {
 	}
 	c.mu.Unlock()
 	c.b.status.sent.Add(1)
+	c.plan.spend(f.size)
 	c.up.Publish(it.Msg, it.Again, func(err error) { c.finish(f, err) })
 	if alone {
 		c.await(func() bool { return c.inflight == 0 })

@@ -87,10 +87,11 @@ func (n *newest) drained() {
 
 // poll is the next item without waiting, in the order of the bridge.
 func (c *connection) poll() (it holdfast.Item, ok bool, err error) {
+	lanes, _ := c.plan.lanes()
 	if c.b.fresh == nil {
-		return c.b.queue.Poll(holdfast.AllLanes)
+		return c.b.queue.Poll(lanes)
 	}
-	const high, others = holdfast.Lanes(1 << holdfast.High), holdfast.AllLanes &^ (1 << holdfast.High)
+	high, others := lanes&(1<<holdfast.High), lanes&^(1<<holdfast.High)
 	tries := []func() (holdfast.Item, bool, error){
 		func() (holdfast.Item, bool, error) { return c.b.pollFresh(high) },
 		func() (holdfast.Item, bool, error) { return c.b.queue.Poll(high) },
@@ -140,7 +141,7 @@ func (c *connection) nextInOrder(ctx context.Context) (it holdfast.Item, err err
 	if idle && c.b.fresh.Len() == 0 {
 		c.b.newest.drained()
 	}
-	return c.b.queue.Next(ctx, holdfast.AllLanes)
+	return c.waitForNext(ctx)
 }
 
 // inPlace is it as it may be sent now.

@@ -15,6 +15,7 @@ const (
 	Connecting State = "connecting"
 	Connected  State = "connected"
 	Backoff    State = "backoff" // waiting for the next attempt
+	Sitting    State = OverPlan  // waiting for the next period of a data plan
 )
 
 // Status is what a bridge tells about itself. Counts are of this process.
@@ -134,6 +135,16 @@ func (s *status) waiting(err error, until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.enter(Backoff)
+	s.s.Upstream = ""
+	s.s.NextAttempt = until
+	s.problemLocked(err)
+}
+
+// sitting is until the far broker is told again.
+func (s *status) sitting(err error, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter(Sitting)
 	s.s.Upstream = ""
 	s.s.NextAttempt = until
 	s.problemLocked(err)

@@ -206,6 +206,11 @@ type Modem struct {
 	PINFile         string `toml:"pin_file"`
 	ResetLine       string `toml:"reset_line" oneof:"none|dtr|rts"`
 	PowerCommand    string `toml:"power_command"` // a command line for the shell
+	// DataPlan is what its SIM may carry in a month that begins on DataPlanDay (UTC);
+	// 0: any. With DataPlanHard nothing more goes then.
+	DataPlan     Size `toml:"data_plan" min:"0" max:"1TiB"`
+	DataPlanDay  int  `toml:"data_plan_day" min:"1" max:"28"`
+	DataPlanHard bool `toml:"data_plan_hard"`
 }
 
 // OwnClient reports whether our own MQTT client is used through the module in any
@@ -280,6 +285,10 @@ type Upstream struct {
 	// host of URL. ALPN is the protocol to ask for in TLS; "" is none.
 	ServerName string `toml:"server_name"`
 	ALPN       string `toml:"alpn"`
+	// As in Modem, for a link that is no modem here.
+	DataPlan     Size `toml:"data_plan" min:"0" max:"1TiB"`
+	DataPlanDay  int  `toml:"data_plan_day" min:"1" max:"28"`
+	DataPlanHard bool `toml:"data_plan_hard"`
 }
 
 // Where the messages of a route go.
@@ -354,7 +363,7 @@ func (l *Listener) setDefaults() { *l = Listener{Transport: "tcp", Origins: "*"}
 func (u *User) setDefaults() { *u = User{Publish: []string{"#"}, Subscribe: []string{"#"}} }
 
 func (m *Modem) setDefaults() {
-	*m = Modem{Baud: 115200, Dialect: "auto", Mode: "auto", APNAuth: "auto", ResetLine: "none"}
+	*m = Modem{Baud: 115200, Dialect: "auto", Mode: "auto", APNAuth: "auto", ResetLine: "none", DataPlanDay: 1}
 }
 
 func (b *Bridge) setDefaults() {
@@ -374,6 +383,8 @@ func (b *Bridge) setDefaults() {
 		},
 	}
 }
+
+func (u *Upstream) setDefaults() { *u = Upstream{DataPlanDay: 1} }
 
 func (r *Route) setDefaults() { *r = Route{QoS: 1, Retain: true, Priority: "normal", Encoding: "none"} }
 

@@ -109,6 +109,7 @@ func randomName(dir string) (string, error) {
 func (c *Config) Resolve(who Identity) error {
 	c.Gateway.ID = who.ID
 	c.Console.Socket = c.SocketPath()
+	c.sharePlans()
 	k := c.checker()
 	k.resolve(reflect.ValueOf(c).Elem(), "", who, "")
 	if len(k.faults) > 0 {

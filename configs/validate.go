@@ -28,6 +28,7 @@ func (c *Config) check() *checker {
 	k.listeners()
 	k.modems()
 	k.bridges()
+	k.plans()
 	return k
 }
 

@@ -76,7 +76,7 @@ func summarize(out io.Writer, c *configs.Config) error {
 		line("  console", "http://%s", c.Console.Address)
 	}
 	for _, m := range c.Modems {
-		line("  modem", "%s on %s, %d baud", m.Name, m.Port, m.Baud)
+		line("  modem", "%s on %s, %d baud%s", m.Name, m.Port, m.Baud, plan(m.DataPlan, m.DataPlanHard))
 	}
 	for _, b := range c.Bridges {
 		line("  bridge", "%s as %s, up to %v on disk, then %s", b.Name, b.ClientID, b.Queue.MaxBytes, b.Queue.WhenFull)
@@ -92,7 +92,7 @@ func summarize(out io.Writer, c *configs.Config) error {
 			if u.TLS() {
 				address += ", TLS"
 			}
-			line("    upstream", "%s", address)
+			line("    upstream", "%s%s", address, plan(u.DataPlan, u.DataPlanHard))
 		}
 		for _, r := range b.Routes {
 			arrow := map[string]string{configs.Out: "->", configs.In: "<-", configs.Both: "<->"}[r.Direction]
@@ -103,4 +103,15 @@ func summarize(out io.Writer, c *configs.Config) error {
 		line("  bridge", "none: messages stay in the local broker")
 	}
 	return w.Flush()
+}
+
+// plan tells of a data plan, if there is one.
+func plan(size configs.Size, hard bool) string {
+	switch {
+	case size == 0:
+		return ""
+	case hard:
+		return fmt.Sprintf(", %v a month and nothing beyond", size)
+	}
+	return fmt.Sprintf(", %v a month, then high priority only", size)
 }

@@ -78,7 +78,11 @@ func explain(w io.Writer, name string, bridges []gateway.Explanation, every time
 			fmt.Fprintf(w, "    about %d bytes on the link for each", b.Bytes)
 			if every > 0 {
 				every := max(every, r.Sample) // at most so often
-				fmt.Fprintf(w, "; at one every %v %.1f MB a month", every, float64(b.Bytes)*float64(month)/float64(every)/1e6)
+				cost := float64(b.Bytes) * float64(month) / float64(every)
+				fmt.Fprintf(w, "; at one every %v %.1f MB a month", every, cost/1e6)
+				if b.Plan > 0 {
+					fmt.Fprintf(w, ", %.1f %% of the data plan", cost/float64(b.Plan)*100)
+				}
 			}
 			fmt.Fprintln(w)
 		}

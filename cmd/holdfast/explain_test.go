@@ -14,6 +14,7 @@ func TestExplainTellsWhatTheBridgesWouldDo(t *testing.T) {
 name = "cloud"
 [[bridge.upstream]]
 url = "ssl://broker.example"
+data_plan = "100MB"
 [[bridge.route]]
 name = "alarms"
 direction = "out"
@@ -47,7 +48,7 @@ topic = "#"
     at most one in 1m0s, the newest
     only if its payload is not that of the one before
     in JSON with time and sequence number
-    about 324 bytes on the link for each; at one every 1m0s 14.0 MB a month
+    about 324 bytes on the link for each; at one every 1m0s 14.0 MB a month, 14.0 % of the data plan
     route "out #" would match too, but the first has it
   bridge other: no route takes it
 `

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -46,6 +47,9 @@ func printStatus(w io.Writer, st gateway.Status, before *gateway.Status) {
 	printBooks(w, st.Books())
 	for _, m := range st.Modems {
 		printModem(w, m)
+	}
+	for _, p := range st.Plans {
+		printPlan(w, p)
 	}
 	for _, warning := range warnings(st) {
 		fmt.Fprintln(w, "WARNING", warning)
@@ -203,6 +207,15 @@ func printModem(w io.Writer, m modem.Status) {
 		fmt.Fprintf(w, "        problem: %s\n", m.Problem)
 	}
 }
+
+// printPlan tells what is left of a data plan.
+func printPlan(w io.Writer, p gateway.PlanStatus) {
+	fmt.Fprintf(w, "plan    %s: %s of %s used (%.0f %%) since %s; %s; the next begins on %s\n", p.Name,
+		decimal(p.Used), decimal(p.Bytes), math.Floor(p.Percent()), p.Since.Format(time.DateOnly), p.Level, p.Until.Format(time.DateOnly))
+}
+
+// decimal is a number of bytes as operators have it.
+func decimal(n uint64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 // trafficSource says how sure the figures are.
 var trafficSource = map[string]string{

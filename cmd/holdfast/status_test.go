@@ -40,11 +40,15 @@ func TestStatusTellsTheBooksAndWarnsOfLosses(t *testing.T) {
 	if strings.Contains(out.String(), "do not balance") {
 		t.Error("they do balance")
 	}
+	st.Plans = []bridge.PlanStatus{
+		{Name: "modem lte", Bytes: 500e6, Used: 426.5e6, Level: bridge.PlanHoldsLow, Since: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), Until: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)},
+		{Name: "interface wwan0", Bytes: 1e9},
+	}
 	st.Storage = gateway.StorageStatus{Lost: 4, Failed: "no space left on device"}
 	st.Retired[0].Routes["r"] = holdfast.Counts{Accepted: 9}
 	out.Reset()
 	printStatus(&out, st, nil)
-	for _, want := range []string{"WARNING nothing is stored", "no space left on device", "WARNING 4 messages could not be read", "WARNING the books do not balance: 16 taken, 7 accounted for"} {
+	for _, want := range []string{"\nplan    modem lte: 426.5 MB of 500.0 MB used (85 %) since 2026-11-01; the low lane waits; the next begins on 2026-12-01\n", "WARNING of data plan modem lte 85 % are used: the low lane waits until 2026-12-01", "WARNING nothing is stored", "no space left on device", "WARNING 4 messages could not be read", "WARNING the books do not balance: 16 taken, 7 accounted for"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
 		}

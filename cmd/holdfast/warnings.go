@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"syscall"
@@ -46,6 +47,11 @@ func warnings(st gateway.Status) (list []string) {
 	for _, m := range st.Modems {
 		if m.Problem != "" && m.State != modem.StateReady && m.State != modem.StateConnected {
 			warn("modem %s is not ready: %s", m.Name, m.Problem)
+		}
+	}
+	for _, p := range st.Plans {
+		if p.Level > 0 {
+			warn("of data plan %s %.0f %% are used: %s until %s; let less go (sample, on_change, a longer keepalive), or take a larger plan", p.Name, math.Floor(p.Percent()), p.Level, p.Until.Format(time.DateOnly))
 		}
 	}
 	for _, b := range st.Bridges {

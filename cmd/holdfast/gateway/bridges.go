@@ -135,7 +135,9 @@ func (g *Gateway) makeBridge(c configs.Bridge, q *storage.Queue) (*bridgePart, e
 	}
 	loops := len(bridge.FindEchoes(o.Routes)) > 0
 	for _, u := range c.Upstreams {
+		plan, _ := g.planFor(c.Name, u)
 		o.Upstreams = append(o.Upstreams, bridge.UpstreamOption{
+			Plan: plan,
 			Name: upstreamName(u), ClientID: clientID(c, u), CarriesAll: g.carriesAll(u),
 			Connect: g.connector(c, u, loops), Beside: g.connector(besideOf(c), u, loops),
 		})
@@ -281,6 +283,9 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, 
 	wait := time.Duration(0) // the client's own
 	if dial == nil {
 		dial = bridge.BoardDialer(u.Interface)
+		if _, meter := g.planFor(b.Name, u); meter != nil {
+			dial = meter.Dialer(dial)
+		}
 	} else {
 		wait = modemConnectWait
 	}

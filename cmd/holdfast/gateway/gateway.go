@@ -54,6 +54,7 @@ type Gateway struct {
 	broker   *edge.Server
 	users    *edge.Users
 	bridges  bridges
+	plans    plans
 	local    *local
 	modems   []*modem.Modem
 	console  *console.Server
@@ -95,6 +96,7 @@ func (g *Gateway) start() error {
 	}
 	g.makeClock()
 	g.local = new(local)
+	g.setPlans(g.cfg.Bridges)
 	if err := g.makeBridges(); err != nil {
 		return err
 	}
@@ -186,6 +188,7 @@ func (g *Gateway) run() {
 	}
 	g.bridgesCtx, g.stopBridges = context.WithCancel(context.Background())
 	g.bridging.Go(func() { g.noteTime(g.bridgesCtx) })
+	g.bridging.Go(func() { g.keepPlans(g.bridgesCtx) })
 	for _, b := range g.bridges.now().parts {
 		g.runBridge(b)
 	}

@@ -50,6 +50,13 @@ func (c statusCollector) Collect(to chan<- prometheus.Metric) {
 	for _, m := range st.Modems {
 		s.modem(m)
 	}
+	for _, p := range st.Plans {
+		l := []string{"plan", p.Name}
+		s.gauge("data_plan_bytes", "What the data plan has in its period.", float64(p.Bytes), l...)
+		s.gauge("data_plan_used_bytes", "What was used of it since the period began.", float64(p.Used), l...)
+		s.gauge("data_plan_level", "0 if all lanes go, 1 if the low one waits, 2 if only the high one goes, 3 if nothing does.", float64(p.Level), l...)
+		s.gauge("data_plan_end_timestamp_seconds", "When the next period begins.", float64(p.Until.Unix()), l...)
+	}
 }
 
 // samples are those of one scrape.

@@ -31,6 +31,7 @@ func (g *Gateway) Reload(ctx context.Context, cfg *configs.Config) error {
 	if err := g.checkReload(cfg); err != nil {
 		return err
 	}
+	g.setPlans(cfg.Bridges)
 	set, err := g.planBridges(cfg.Bridges)
 	if err != nil {
 		return err

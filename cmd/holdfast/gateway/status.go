@@ -26,6 +26,8 @@ type Status struct {
 	Broker    edge.Stats     `json:"broker"`
 	Bridges   []BridgeStatus `json:"bridges"`
 	Modems    []modem.Status `json:"modems"`
+	// Plans are the data plans.
+	Plans []PlanStatus `json:"plans,omitempty"`
 	// Retired are the bridges that were in an earlier configuration and have
 	// books still.
 	Retired []RetiredBridge `json:"retired,omitempty"`
@@ -78,6 +80,9 @@ type StorageStatus struct {
 // UpstreamStatus is one of several upstreams of a bridge.
 type UpstreamStatus = bridge.UpstreamStatus
 
+// PlanStatus is one data plan.
+type PlanStatus = bridge.PlanStatus
+
 // BridgeStatus is one bridge with its queue and its books.
 type BridgeStatus struct {
 	Name string `json:"name"`
@@ -128,6 +133,9 @@ func (g *Gateway) Status() Status {
 	st.Clock = g.clock.status()
 	for _, m := range g.modems {
 		st.Modems = append(st.Modems, m.Status())
+	}
+	for _, p := range g.plans.all(false) {
+		st.Plans = append(st.Plans, p.Status())
 	}
 	return st
 }
