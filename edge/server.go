@@ -1,6 +1,6 @@
 // Package edge is the local MQTT broker: the sensors' side of the gateway.
 //
-// A message's life begins here. A connection reads it (conn.go), its session
+// A message's life begins here. A connection reads it (conn_read.go), its session
 // knows duplicates (session.go), the router finds who wants it (router.go), the
 // Sink makes it safe in every durable destination, and only then does the
 // connection acknowledge it (P1: acknowledged means safe). What happens behind
