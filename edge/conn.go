@@ -16,8 +16,9 @@ import (
 const flushWait = time.Second
 
 // conn is one client's connection. Its reader goroutine (serve) decodes and
-// handles packets; its writer goroutine (writeLoop) is the only one that writes
-// to the socket. Everybody else appends to out.
+// handles packets. Everybody appends to out what is for the client; whoever has the
+// pen writes it to the socket: a reader what can be written without waiting, else
+// the writer goroutine (write), which is there only while there is something.
 type conn struct {
 	srv    *Server
 	nc     net.Conn
@@ -41,6 +42,8 @@ type conn struct {
 	rights    atomic.Pointer[Rights]
 	reviewing sync.Mutex
 
+	batch batch // what its reader is handling
+
 	// Only the reader uses these.
 	buf       []byte // bytes read and not handled: buf[r:w]
 	r, w      int
@@ -60,19 +63,31 @@ type conn struct {
 	staleWill  bool // a will of an earlier connection is on disk and is to be removed
 
 	// held is an item that was taken from the outbox and cannot be sent yet;
-	// without Msg there is none. Only the writer uses it, and detach after it.
+	// without Msg there is none. Only who has the pen uses it, and detach at last.
 	held holdfast.Item
-	// withheld are items that the client may not have; see withhold. The same
-	// goroutines use it, except for its atomic fields.
+	// withheld are items that the client may not have; see withhold. It is used in
+	// the same way, except for its atomic fields.
 	withheld withheld
-	// queueAliases are for what the writer takes from the session; only the
-	// writer uses them. nil if the client takes none.
+	// queueAliases are for what is taken from the session; only who has the pen
+	// uses them. nil if the client takes none.
 	queueAliases *toldAliases
+	// taken is what is being written, and written how much of it is. later: there is
+	// more to come from the disk. The same goroutines use them.
+	taken   []byte
+	written int
+	later   bool
+	raw     *rawWriter // nil: it cannot be written to without waiting
 
 	retained waitingRetained // see sendRetained
 
+	pen     chan struct{}  // capacity 1: whoever has taken it writes
+	writers sync.WaitGroup // Add only with the pen
+	dirty   atomic.Bool    // there may be something to write
+	fill    atomic.Bool    // the session may have something to send
+	owed    atomic.Bool    // it is in a batch, whose end flushes it
+
 	mu          sync.Mutex
-	out         []byte        // what the writer takes next; guarded by mu
+	out         []byte        // what is to be written next; guarded by mu
 	acks        ackQueue      // guarded by mu
 	receiving   receiveWindow // guarded by mu
 	liveAliases *toldAliases  // for what publishers append to out; guarded by mu
@@ -81,7 +96,6 @@ type conn struct {
 	closing     bool          // guarded by mu
 	cause       error         // why; guarded by mu
 
-	wake   chan struct{} // capacity 1: there is something to write
 	closed chan struct{} // closed together with closing
 	gone   chan struct{} // closed when the session was detached and the will published
 }
@@ -91,29 +105,26 @@ func newConn(s *Server, nc net.Conn) *conn {
 	if nc.RemoteAddr().Network() == "unix" {
 		remote = remoteUnix // the other end has no name
 	}
-	return &conn{
-		srv: s, nc: nc, remote: remote,
+	c := &conn{
+		srv: s, nc: nc, remote: remote, raw: newRawWriter(nc),
 		buf:    make([]byte, firstBuffer),
-		wake:   make(chan struct{}, 1),
+		pen:    make(chan struct{}, 1),
 		closed: make(chan struct{}),
 		gone:   make(chan struct{}),
 	}
+	c.pen <- struct{}{}
+	return c
 }
 
 // serve is the reader goroutine: it runs the connection from its first byte to
 // its last trace.
 func (c *conn) serve() {
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		c.writeLoop()
-	}()
 	if c.delay > 0 {
 		_ = c.pause(c.delay) // readLoop finds out whether it was closed meanwhile
 	}
 	err := c.readLoop()
 	c.close(err)
-	<-written
+	c.writeLast()
 	c.nc.Close()
 	c.srv.retainedWaiting.Add(-int64(c.retained.drop()))
 	c.leave()
@@ -144,6 +155,7 @@ func (c *conn) close(cause error) (first bool) {
 	}
 	c.nc.SetWriteDeadline(now.Add(flushWait))
 	c.srv.pending.wake()
+	c.wake()
 	return true
 }
 

@@ -58,8 +58,9 @@ func (c *conn) readLoop() error {
 // handleBuffered handles every whole packet in the buffer, and tells whether
 // there was one.
 func (c *conn) handleBuffered() (handled bool, err error) {
-	defer c.signal()
+	defer c.endBatch()
 	for ; ; handled = true {
+		c.beginBatch()
 		h, n, err := packet.ReadHeaderVersion(c.buf[c.r:c.w], c.version)
 		if err != nil {
 			return handled, err

@@ -2,55 +2,237 @@ package edge
 
 import (
 	"fmt"
+	"net"
+	"syscall"
 	"time"
 
 	"holdfast"
 	"holdfast/edge/packet"
 )
 
-// writeLoop is the writer goroutine. It ends when the connection is closing and
-// the last bytes are out, or cannot be written.
-func (c *conn) writeLoop() {
-	defer func() { c.nc.SetReadDeadline(time.Now()) }()
-	var buf []byte
+// writeChunk is how much is given to a socket at once, so that it shows how far the
+// client has come.
+const writeChunk = 64 << 10
+
+// signal makes sure that what there is for the client is written, what its session
+// has included. It never blocks.
+func (c *conn) signal() {
+	c.fill.Store(true)
+	c.wake()
+}
+
+// wake is signal for what is in out. While the connection's own reader handles
+// what it has read, that is written at the end of it: many answers in one write.
+func (c *conn) wake() {
+	c.dirty.Store(true)
+	if !c.batch.open.Load() {
+		c.startWriting()
+	}
+}
+
+// startWriting starts the writer goroutine, unless someone writes: who does, looks
+// at dirty when it has finished.
+func (c *conn) startWriting() {
+	select {
+	case <-c.pen:
+		c.writers.Add(1)
+		go c.write()
+	default:
+	}
+}
+
+// write is the writer goroutine, which is there while there is something to write.
+// It has the pen.
+func (c *conn) write() {
+	defer c.writers.Done()
 	for {
-		c.mu.Lock()
-		buf, c.out = c.out, buf[:0]
-		closing, mayFill := c.closing, c.started && c.subscribing == 0
-		c.mu.Unlock()
-		if mayFill && !closing {
-			var err error
-			if buf, err = c.fillFromSession(buf); err != nil {
-				c.close(fmt.Errorf("read the session's queue: %w", err))
+		c.dirty.Store(false)
+		for c.gather(true) {
+			n, err := c.nc.Write(c.taken[c.written:min(len(c.taken), c.written+writeChunk)])
+			c.wrote(n)
+			if err != nil {
+				c.writeFailed(err)
+				break
 			}
 		}
-		if len(buf) == 0 {
-			if closing {
-				return
-			}
-			select {
-			case <-c.wake:
-			case <-c.closed:
-			}
-			continue
-		}
-		n, err := c.nc.Write(buf)
-		c.srv.stats.bytesSent.Add(uint64(n))
-		if err != nil {
-			c.close(fmt.Errorf("%w: write to the client: %w", errLost, err))
+		if !c.layDown() {
 			return
-		}
-		if cap(buf) > 256<<10 {
-			buf = nil
 		}
 	}
 }
 
-// signal wakes the writer; it never blocks.
-func (c *conn) signal() {
+// layDown gives the pen back, and takes it again if there is more to write that
+// nobody else has taken it for.
+func (c *conn) layDown() (again bool) {
+	if c.isClosing() {
+		// The last bytes are out, or never will be: the reader may end.
+		c.nc.SetReadDeadline(time.Now())
+	}
+	c.pen <- struct{}{}
+	if !c.dirty.Load() {
+		return false
+	}
 	select {
-	case c.wake <- struct{}{}:
+	case <-c.pen:
+		return true
 	default:
+		return false
+	}
+}
+
+// flush writes what the socket takes at once, without waiting for it; the rest is
+// for the writer goroutine. Readers call it, of this connection and of others.
+func (c *conn) flush() {
+	if !c.dirty.Load() {
+		return
+	}
+	select {
+	case <-c.pen:
+	default:
+		return
+	}
+	for {
+		c.dirty.Store(false)
+		if c.raw == nil || !c.writeNow() {
+			c.writers.Add(1)
+			go c.write()
+			return
+		}
+		if !c.layDown() {
+			return
+		}
+	}
+}
+
+// flushRounds bounds what a reader writes for other publishers who go on meanwhile.
+const flushRounds = 4
+
+// writeNow reports whether everything is written. It has the pen.
+func (c *conn) writeNow() bool {
+	for range flushRounds {
+		if !c.gather(false) {
+			return !c.later
+		}
+		n, err := c.tryWrite(c.taken[c.written:])
+		c.wrote(n)
+		switch {
+		case err != nil:
+			c.writeFailed(err)
+			return true
+		case c.written < len(c.taken):
+			return false
+		}
+	}
+	return false
+}
+
+// rawWriter writes to a socket without waiting until it takes more.
+type rawWriter struct {
+	conn syscall.RawConn
+	try  func(fd uintptr) bool // made once, to save an allocation
+	b    []byte
+	n    int
+	err  error
+}
+
+// newRawWriter returns nil for what is no socket itself: TLS, WebSocket.
+func newRawWriter(nc net.Conn) *rawWriter {
+	var sc syscall.Conn
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		sc = nc
+	case *net.UnixConn:
+		sc = nc
+	default:
+		return nil
+	}
+	conn, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	w := &rawWriter{conn: conn}
+	w.try = func(fd uintptr) bool {
+		for {
+			if w.n, w.err = syscall.Write(int(fd), w.b); w.err != syscall.EINTR {
+				return true
+			}
+		}
+	}
+	return w
+}
+
+// tryWrite writes as much as the socket has room for. It has the pen.
+func (c *conn) tryWrite(b []byte) (n int, err error) {
+	w := c.raw
+	w.b, w.n, w.err = b, 0, nil
+	err = w.conn.Write(w.try)
+	w.b = nil
+	if err == nil && w.err != syscall.EAGAIN {
+		err = w.err
+	}
+	return max(w.n, 0), err
+}
+
+// gather makes sure that there is something in taken to be written, and reports
+// whether there is. may tells that it may be read from disk. It has the pen.
+func (c *conn) gather(may bool) bool {
+	if c.written < len(c.taken) {
+		return true
+	}
+	c.written = 0
+	c.mu.Lock()
+	c.taken, c.out = c.out, c.taken[:0]
+	closing, mayFill := c.closing, c.started && c.subscribing == 0
+	c.mu.Unlock()
+	mayFill = mayFill && !closing
+	c.later = mayFill && !may && c.sess.durable && c.fill.Load()
+	if mayFill && !c.later && c.fill.Swap(false) {
+		before := len(c.taken)
+		var err error
+		if c.taken, err = c.fillFromSession(c.taken); err != nil {
+			c.close(fmt.Errorf("read the session's queue: %w", err))
+		}
+		if len(c.taken) > before {
+			c.fill.Store(true) // there may be more
+		}
+	}
+	if len(c.taken) > 0 {
+		return true
+	}
+	if cap(c.taken) > keptBuffer {
+		c.taken = nil
+	}
+	return false
+}
+
+// keptBuffer is the largest buffer that is kept for what comes next.
+const keptBuffer = 256 << 10
+
+func (c *conn) wrote(n int) {
+	c.written += n
+	c.srv.stats.bytesSent.Add(uint64(n))
+}
+
+// writeFailed ends the connection. Nothing more is written.
+func (c *conn) writeFailed(err error) {
+	c.close(fmt.Errorf("%w: write to the client: %w", errLost, err))
+	c.taken, c.written = nil, 0
+	c.mu.Lock()
+	c.out = nil
+	c.mu.Unlock()
+}
+
+// writeLast writes what is left at the end of the connection, waits for the writer
+// goroutine and keeps the pen: nothing is written after it.
+func (c *conn) writeLast() {
+	<-c.pen
+	c.writers.Wait()
+	for c.gather(false) {
+		n, err := c.nc.Write(c.taken[c.written:])
+		c.wrote(n)
+		if err != nil {
+			return
+		}
 	}
 }
 
@@ -67,7 +249,7 @@ func (c *conn) send(enc func(dst []byte) []byte) {
 	if over {
 		c.close(errDeaf)
 	}
-	c.signal()
+	c.wake()
 }
 
 // start sends CONNACK, after which anything may be sent.
@@ -97,12 +279,17 @@ func (c *conn) sendAck(t packet.Type, id uint16, code packet.ReasonCode) {
 // client does not keep up. kept is for a message that the broker holds anyway.
 func (c *conn) push(m *holdfast.Message, kept bool) bool {
 	box, ok := c.sess.outbox.(*memoryOutbox)
-	return !ok || box.push(m, kept)
+	if ok {
+		ok, _ = box.add(m, kept, nil)
+		c.fill.Store(true)
+		return ok
+	}
+	return true
 }
 
 // sendPublishQoS0 sends a QoS 0 message with this topic, or drops and counts it
-// when the client reads too slowly.
-func (c *conn) sendPublishQoS0(p *packet.Publish, topic string) {
+// when the client reads too slowly. by is whose message it is; nil for none.
+func (c *conn) sendPublishQoS0(p *packet.Publish, topic string, by *conn) {
 	if c.denied(topic) {
 		return
 	}
@@ -119,6 +306,6 @@ func (c *conn) sendPublishQoS0(p *packet.Publish, topic string) {
 	c.mu.Unlock()
 	if ok {
 		c.srv.stats.sent.Add(1)
-		c.signal()
+		c.wakeAfter(by)
 	}
 }

@@ -12,6 +12,7 @@ type publication struct {
 	willOf  string            // the client whose stored will this is
 	// unheard, if not nil, is set before done is called if nobody wants the message.
 	unheard *bool
+	by      *conn // whose reader publishes it; nil for nobody's
 }
 
 // publish brings a message to everyone who wants it. The order is the promise:
@@ -30,9 +31,9 @@ func (s *Server) publish(p publication, done func(error)) error {
 	if err != nil {
 		return err
 	}
-	s.deliver(dests, p.msg, 0)
+	s.deliver(dests, p.msg, 0, p.by)
 	if p.msg.QoS > 0 {
-		s.deliver(dests, p.msg, 1)
+		s.deliver(dests, p.msg, 1, p.by)
 	}
 	return nil
 }
@@ -61,7 +62,7 @@ func (s *Server) accept(p publication, msg *holdfast.Message, done func(error)) 
 	if exactlyOnce {
 		safe = func(err error) {
 			if err == nil {
-				s.deliver(dests, p.msg, 2)
+				s.deliver(dests, p.msg, 2, p.by)
 			}
 			done(err)
 		}
@@ -96,13 +97,14 @@ func (s *Server) acceptRetained(p publication, done func(error)) ([]destination,
 
 // deliver hands a message to the subscribers that are to get it with this QoS:
 // QoS 0 to everyone connected, QoS 1 and 2 to clean sessions. Durable sessions
-// take those from their queue. It never blocks.
-func (s *Server) deliver(dests []destination, m *holdfast.Message, qos byte) {
+// take those from their queue. It never blocks. What it has brought is written at
+// the end of what the reader of by handles.
+func (s *Server) deliver(dests []destination, m *holdfast.Message, qos byte, by *conn) {
 	switch {
 	case len(dests) == 0:
 		return
 	case qos == 0:
-		s.deliverQoS0(dests, m)
+		s.deliverQoS0(dests, m, by)
 		return
 	}
 	for _, d := range dests {
@@ -111,13 +113,15 @@ func (s *Server) deliver(dests []destination, m *holdfast.Message, qos byte) {
 		if c == nil || !ok || d.sess.durable || min(d.qos, m.QoS) != qos || c.denied(m.Topic) {
 			continue
 		}
-		if !c.push(withDelivery(m, qos, d.retain(m)).WithSubscriptionIDs(d.ids()), false) && c.close(errSlow) {
+		if c.push(withDelivery(m, qos, d.retain(m)).WithSubscriptionIDs(d.ids()), false) {
+			c.wakeAfter(by)
+		} else if c.close(errSlow) {
 			s.stats.droppedSlow.Add(1)
 		}
 	}
 }
 
-func (s *Server) deliverQoS0(dests []destination, m *holdfast.Message) {
+func (s *Server) deliverQoS0(dests []destination, m *holdfast.Message, by *conn) {
 	// Once for all of them, and on the stack unless the topic is long.
 	var name [128]byte
 	p := packet.Publish{Topic: append(name[:0], m.Topic...), Payload: m.Payload}
@@ -133,7 +137,7 @@ func (s *Server) deliverQoS0(dests []destination, m *holdfast.Message) {
 		if properties.SubscriptionIdentifiers = d.ids(); m.Properties != nil || d.more != nil {
 			p.Properties = &properties
 		}
-		c.sendPublishQoS0(&p, m.Topic)
+		c.sendPublishQoS0(&p, m.Topic, by)
 	}
 }
 

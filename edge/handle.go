@@ -17,6 +17,9 @@ var (
 // handle is called by the reader for each packet. body is valid until it
 // returns. An error ends the connection, and is what the log says of it.
 func (c *conn) handle(h packet.Header, body []byte) error {
+	if mayWait(h.Type) {
+		c.endBatch()
+	}
 	if c.sess == nil {
 		if h.Type != packet.CONNECT {
 			return fmt.Errorf("the first packet is %v, not CONNECT [MQTT-3.1.0-1]", h.Type)
@@ -52,4 +55,10 @@ func (c *conn) handle(h packet.Header, body []byte) error {
 		return &packet.Error{Code: packet.ProtocolError, Text: "AUTH without an authentication method in CONNECT (MQTT 5, 4.12)"}
 	}
 	return &packet.Error{Code: packet.ProtocolError, Text: h.Type.String() + " is not for a client to send"}
+}
+
+// mayWait reports whether handling a packet of this type may wait for the disk or
+// for another connection.
+func mayWait(t packet.Type) bool {
+	return t == packet.CONNECT || t == packet.SUBSCRIBE || t == packet.UNSUBSCRIBE
 }

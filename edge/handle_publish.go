@@ -53,7 +53,7 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 		// for a disk that has failed.
 		c.srv.stats.notKeptQoS0.Add(1)
 		dests, _ := resolve(c.srv.router.match(msg.Topic), msg)
-		c.srv.deliver(dests, msg, 0)
+		c.srv.deliver(dests, msg, 0, c)
 		return nil
 	}
 	return c.acceptAcknowledged(p, msg, allowed)
@@ -167,6 +167,7 @@ func (c *conn) park(p publication, done func(error)) error {
 	if !errors.Is(err, holdfast.ErrFull) || c.version == packet.V5 && quota(err) {
 		return err
 	}
+	c.endBatch()
 	expired := time.NewTimer(c.srv.limits.RefuseWait)
 	defer expired.Stop()
 	poll := time.NewTicker(parkPoll)
@@ -187,6 +188,7 @@ func (c *conn) park(p publication, done func(error)) error {
 
 // offer is one try: publish, with the bytes counted as pending until done.
 func (c *conn) offer(p publication, done func(error)) error {
+	p.by = c
 	size := p.msg.Size()
 	c.srv.pending.add(size)
 	err := c.srv.publish(p, func(err error) {

@@ -40,35 +40,39 @@ func newMemoryOutbox(maxBytes int) *memoryOutbox {
 // would be met: the client does not keep up. A message that the broker holds
 // anyway (a retained one) is pushed with kept set and does not count.
 func (b *memoryOutbox) push(m *holdfast.Message, kept bool) bool {
-	size := m.Size()
-	if kept {
-		size = 0
+	ok, ready := b.add(m, kept, nil)
+	if ready != nil {
+		ready()
 	}
-	return b.add(m, size, nil)
+	return ok
 }
 
 // pushFor is push for a message that someone keeps until ended is called, which
 // happens exactly once if it returns true.
 func (b *memoryOutbox) pushFor(m *holdfast.Message, ended func(delivered bool)) bool {
-	return b.add(m, m.Size(), ended)
+	ok, ready := b.add(m, false, ended)
+	if ready != nil {
+		ready()
+	}
+	return ok
 }
 
-func (b *memoryOutbox) add(m *holdfast.Message, size int, ended func(bool)) bool {
+// add is push, or pushFor, without telling that there is something: ready does that.
+func (b *memoryOutbox) add(m *holdfast.Message, kept bool, ended func(bool)) (ok bool, ready func()) {
+	size := m.Size()
+	if kept {
+		size = 0
+	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.over || b.bytes > 0 && b.bytes+size > b.max {
-		b.mu.Unlock()
-		return false
+		return false, nil
 	}
 	b.last++
 	b.bytes += size
 	it := holdfast.Item{ID: holdfast.NewItemID(holdfast.Normal, b.last), Msg: m}
 	b.queue = append(b.queue, queued{it, size, ended})
-	ready := b.ready
-	b.mu.Unlock()
-	if ready != nil {
-		ready()
-	}
-	return true
+	return true, b.ready
 }
 
 func (b *memoryOutbox) TryNext() (holdfast.Item, bool, error) {

@@ -77,8 +77,9 @@ func (a *arrivals) makeRoomLocked(now time.Time) {
 	}
 }
 
-// pause waits, or ends with the connection.
+// pause waits, or ends with the connection. The reader calls it.
 func (c *conn) pause(wait time.Duration) error {
+	c.endBatch()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {

@@ -116,7 +116,7 @@ func TestWhoSubscribesWhileAStateIsPublishedKnowsIt(t *testing.T) {
 		state("old")
 		s := newSession("sub", false)
 		s.outbox = newMemoryOutbox(1 << 20)
-		c := &conn{srv: srv, sess: s, version: packet.V311, started: true, wake: make(chan struct{}, 1)}
+		c := &conn{srv: srv, sess: s, version: packet.V311, started: true}
 		s.conn.Store(c)
 		var both sync.WaitGroup
 		both.Go(func() { state("new") })

@@ -295,7 +295,7 @@ func (s *Server) handOver(m member, box Outbox, it holdfast.Item) bool {
 	case c == nil:
 		ended(false)
 	case qos == 0:
-		s.deliverQoS0([]destination{d}, msg)
+		s.deliverQoS0([]destination{d}, msg, nil)
 		ended(true)
 	case m.sess.durable:
 		s.opts.Store.Change(&holdfast.SessionChange{ClientID: m.sess.clientID,

@@ -84,5 +84,5 @@ func (s *Server) publishSys(name, value string) {
 	}
 	s.retained.setLocked(m)
 	s.retained.mu.Unlock()
-	s.deliver(dests, m, 0)
+	s.deliver(dests, m, 0, nil)
 }
