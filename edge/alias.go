@@ -57,8 +57,8 @@ func (h *heardAliases) resolve(topic string, alias uint16) (string, error) {
 }
 
 // toldAliases are the topic aliases that were told to a client in one of the
-// two streams of packets to it: what publishers append, and what the writer
-// takes from the session. Each stream has its own numbers, since packets of one
+// two streams of packets to it: what publishers append, and what is taken from
+// the session by who writes. Each stream has its own numbers, since packets of one
 // may overtake those of the other on their way to the socket.
 type toldAliases struct {
 	next, last uint16

@@ -55,16 +55,25 @@ func (c *conn) endBatch() {
 	touched := b.touched
 	b.touched = nil
 	b.mu.Unlock()
+	few := len(touched) <= flushedByReader
 	for i, other := range touched {
 		touched[i] = nil
 		other.owed.Store(false)
-		other.flush()
+		if few {
+			other.flush()
+		} else {
+			other.wake()
+		}
 	}
 	if cap(touched) <= keptTouched {
 		b.touched = touched[:0] // nobody adds before the next begins
 	}
 	c.flush()
 }
+
+// flushedByReader is to how many others a reader writes itself. More of them have
+// their writers do it, which come to it later and have more in one write by then.
+const flushedByReader = 4
 
 // keptTouched is how many places are kept for the next batch.
 const keptTouched = 64

@@ -43,6 +43,7 @@ type conn struct {
 	reviewing sync.Mutex
 
 	batch batch // what its reader is handling
+	crowd crowd // see giveWay
 
 	// Only the reader uses these.
 	buf       []byte // bytes read and not handled: buf[r:w]

@@ -80,6 +80,7 @@ func (c *conn) handleBuffered() (handled bool, err error) {
 		if err := c.handle(h, body); err != nil {
 			return handled, err
 		}
+		c.giveWay()
 	}
 }
 

@@ -184,6 +184,7 @@ func (c *conn) gather(may bool) bool {
 	c.taken, c.out = c.out, c.taken[:0]
 	closing, mayFill := c.closing, c.started && c.subscribing == 0
 	c.mu.Unlock()
+	c.relieve()
 	mayFill = mayFill && !closing
 	c.later = mayFill && !may && c.sess.durable && c.fill.Load()
 	if mayFill && !c.later && c.fill.Swap(false) {
@@ -202,6 +203,7 @@ func (c *conn) gather(may bool) bool {
 	if cap(c.taken) > keptBuffer {
 		c.taken = nil
 	}
+	c.caughtUp()
 	return false
 }
 
@@ -210,6 +212,9 @@ const keptBuffer = 256 << 10
 
 func (c *conn) wrote(n int) {
 	c.written += n
+	if n > 0 {
+		c.relieve()
+	}
 	c.srv.stats.bytesSent.Add(uint64(n))
 }
 
@@ -277,14 +282,17 @@ func (c *conn) sendAck(t packet.Type, id uint16, code packet.ReasonCode) {
 
 // push queues a QoS 1 or 2 message for a clean session; false means that its
 // client does not keep up. kept is for a message that the broker holds anyway.
-func (c *conn) push(m *holdfast.Message, kept bool) bool {
+// by is whose message it is; nil for none.
+func (c *conn) push(m *holdfast.Message, kept bool, by *conn) bool {
 	box, ok := c.sess.outbox.(*memoryOutbox)
-	if ok {
-		ok, _ = box.add(m, kept, nil)
-		c.fill.Store(true)
-		return ok
+	if !ok {
+		return true
 	}
-	return true
+	if ok, _ = box.add(m, kept, nil); ok {
+		c.fill.Store(true)
+		c.noteCrowded(by, box.size())
+	}
+	return ok
 }
 
 // sendPublishQoS0 sends a QoS 0 message with this topic, or drops and counts it
@@ -303,9 +311,11 @@ func (c *conn) sendPublishQoS0(p *packet.Publish, topic string, by *conn) {
 	if err == nil {
 		c.out = out
 	}
+	waiting := len(c.out)
 	c.mu.Unlock()
 	if ok {
 		c.srv.stats.sent.Add(1)
+		c.noteCrowded(by, waiting)
 		c.wakeAfter(by)
 	}
 }

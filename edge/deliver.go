@@ -113,7 +113,7 @@ func (s *Server) deliver(dests []destination, m *holdfast.Message, qos byte, by 
 		if c == nil || !ok || d.sess.durable || min(d.qos, m.QoS) != qos || c.denied(m.Topic) {
 			continue
 		}
-		if c.push(withDelivery(m, qos, d.retain(m)).WithSubscriptionIDs(d.ids()), false) {
+		if c.push(withDelivery(m, qos, d.retain(m)).WithSubscriptionIDs(d.ids()), false, by) {
 			c.wakeAfter(by)
 		} else if c.close(errSlow) {
 			s.stats.droppedSlow.Add(1)

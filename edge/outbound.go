@@ -35,8 +35,8 @@ func packetIDOf(id holdfast.ItemID) uint16 {
 
 // fillFromSession appends PUBLISH packets from the session's outbox to buf, as
 // far as the client's window and fillTarget allow; what is in buf already does
-// not count, or a flood of QoS 0 would keep them waiting for ever. Only the
-// writer calls it, and only after start.
+// not count, or a flood of QoS 0 would keep them waiting for ever. Only who has
+// the pen calls it, and only after start.
 func (c *conn) fillFromSession(buf []byte) ([]byte, error) {
 	s := c.sess
 	buf = c.fillRetained(buf, len(buf)+fillTarget/2)
@@ -188,6 +188,7 @@ func (s *session) acknowledged(pid uint16, qos byte) {
 	s.mu.Unlock()
 	s.outbox.Ack(o.id)
 	if c := s.conn.Load(); c != nil {
+		c.relieve()
 		c.signal() // the window has room again
 	}
 }
@@ -205,6 +206,7 @@ func (s *session) refused(pid uint16) {
 	s.mu.Unlock()
 	s.outbox.Ack(o.id)
 	if c := s.conn.Load(); c != nil {
+		c.relieve()
 		c.signal()
 	}
 }

@@ -75,6 +75,13 @@ func (b *memoryOutbox) add(m *holdfast.Message, kept bool, ended func(bool)) (ok
 	return true, b.ready
 }
 
+// size is how many bytes are not acknowledged.
+func (b *memoryOutbox) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes
+}
+
 func (b *memoryOutbox) TryNext() (holdfast.Item, bool, error) {
 	var gone []func(bool)
 	defer func() {

@@ -292,7 +292,7 @@ func (c *conn) appendRetained(buf []byte, w wanted) []byte {
 		return buf
 	}
 	if qos := min(m.QoS, w.qos); qos > 0 {
-		c.push(withDelivery(m, qos, true).WithSubscriptionIDs(w.ids), true)
+		c.push(withDelivery(m, qos, true).WithSubscriptionIDs(w.ids), true, nil)
 		return buf
 	}
 	if m, ok = left(m); !ok {

@@ -7,10 +7,11 @@
 // the Sink - queues on disk, bridges - the broker neither knows nor waits for
 // when it delivers to connected subscribers.
 //
-// Goroutines: one a listener, a reader and a writer for each connection, one for
-// wills that were refused, one for what clients that are away are owed (their
-// delayed wills, the end of their sessions), one that moves what shared
-// subscriptions have kept, one for the $SYS tree; all are awaited by Shutdown.
+// Goroutines: one a listener; a reader for each connection, and a writer while it
+// has something to write; one for wills that were refused, one for what clients
+// that are away are owed (their delayed wills, the end of their sessions), one that
+// moves what shared subscriptions have kept, one for the $SYS tree; all are awaited
+// by Shutdown.
 package edge
 
 import (
@@ -186,6 +187,8 @@ type Server struct {
 	retainedWaiting atomic.Int64
 	// foreignSys: the log has that a bridge brought something below $SYS.
 	foreignSys atomic.Bool
+	// noGivingWay is until when no publisher gives way (crowd.go), from started on.
+	noGivingWay atomic.Int64
 	// early counts the bytes of read buffers of clients before their CONNECT.
 	early atomic.Int64
 	wg    sync.WaitGroup // listeners and connections; Add only under mu

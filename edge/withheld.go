@@ -35,7 +35,7 @@ type withheld struct {
 
 func (w *withheld) full() bool { return len(w.ids) >= withheldMessages || w.bytes >= withheldBytes }
 
-// withhold sets an item aside. Only the writer calls it.
+// withhold sets an item aside. Only who has the pen calls it.
 func (c *conn) withhold(it holdfast.Item) {
 	w := &c.withheld
 	if len(w.ids) == 0 {
@@ -51,7 +51,7 @@ func (c *conn) withhold(it holdfast.Item) {
 	}
 }
 
-// releaseWithheld gives the items back if that is due. Only the writer calls it.
+// releaseWithheld gives the items back if that is due. Only who has the pen calls it.
 func (c *conn) releaseWithheld() {
 	w := &c.withheld
 	if changed := w.again.Swap(false); len(w.ids) == 0 || !changed && time.Since(w.since) < withheldFor {
