@@ -43,6 +43,7 @@ type lexer struct {
 	buf      []byte
 	sep      []byte
 	cr       bool // the last byte was a CR
+	crlf     bool // an LF has followed one
 	skip     bool // the line was cut; drop the rest of it
 	prompt   bool // a "> " at the start of a line is a prompt
 	space    bool // drop the space that follows a prompt
@@ -93,6 +94,7 @@ func (l *lexer) take(c byte) {
 	l.cr = c == '\r'
 	switch {
 	case c == '\n' && wasCR:
+		l.crlf = true
 		l.addSep(c)
 		if l.rawNext > 0 {
 			l.startRaw()

@@ -2,10 +2,13 @@ package at
 
 import "time"
 
-// lineEnd is how long the LF behind the CR of a final result may be missing. The
-// next command must not begin in the middle of a line end, which a module counts
-// to its answer; firmware that ends its lines with CR alone costs this much more.
-const lineEnd = 20 * time.Millisecond
+// How long the LF behind the CR of a final result may be missing: the next command
+// must not begin in the middle of a line end, which a module counts to its answer.
+// Firmware that ends its lines with CR alone costs lineEnd with each command.
+const (
+	lineEnd     = 20 * time.Millisecond
+	lineEndCRLF = 250 * time.Millisecond // where the module has sent one with LF
+)
 
 // endFlightLocked lets the command go that is over, once its line end is whole. The
 // reader calls it after each piece of the stream.
@@ -16,7 +19,11 @@ func (e *Engine) endFlightLocked() {
 	}
 	if e.lex.cr && !f.cut {
 		if f.lineEnd == nil {
-			f.lineEnd = time.AfterFunc(lineEnd, func() {
+			wait := lineEnd
+			if e.lex.crlf {
+				wait = lineEndCRLF
+			}
+			f.lineEnd = time.AfterFunc(wait, func() {
 				e.mu.Lock()
 				defer e.mu.Unlock()
 				f.endLocked()
