@@ -52,6 +52,7 @@ type downlink struct {
 	delay   time.Duration // the last one before a message was offered again
 	retryAt time.Time     // nothing is offered before
 	gone    bool          // the connection has ended: nothing is acknowledged any more
+	shut    bool          // what comes now is offered at once, or comes again
 }
 
 type arrival struct {
@@ -59,6 +60,7 @@ type arrival struct {
 	msg   *holdfast.Message // nil: settled, only the acknowledgement is to go
 	size  int
 	ack   func()
+	once  bool // it does not come again: QoS 0, or acknowledged before
 	state arrivalState
 }
 
@@ -81,10 +83,14 @@ func newDownlink(b *Bridge, fail context.CancelCauseFunc) *downlink {
 }
 
 // receive is the Receive of the connection. It is held up when a bound is met,
-// for roomWait at most; then QoS 0 is dropped, and for anything else the
-// connection is ended, since a message cannot be given back in any other way.
+// for roomWait at most; then the connection is ended, since a message cannot be
+// given back in any other way. QoS 0 is dropped at once. What was acknowledged
+// before waits for room as long as the connection lives, and is offered after that.
 func (d *downlink) receive(msg *holdfast.Message, _ bool, ack func()) {
-	a := &arrival{ack: ack}
+	a := &arrival{ack: ack, once: ack == nil || msg.QoS == 0}
+	if ack == nil {
+		a.ack = func() {}
+	}
 	if local, ok := d.b.bringDown(msg); ok {
 		a.msg, a.size = local, local.Size()
 	} else {
@@ -96,7 +102,7 @@ func (d *downlink) receive(msg *holdfast.Message, _ bool, ack func()) {
 			d.b.status.full.Add(1)
 			return
 		}
-		if timeout == nil {
+		if timeout == nil && !a.once {
 			t := time.NewTimer(roomWait)
 			defer t.Stop()
 			timeout = t.C
@@ -104,7 +110,10 @@ func (d *downlink) receive(msg *holdfast.Message, _ bool, ack func()) {
 		select {
 		case <-d.room:
 		case <-d.over:
-			return
+			if !a.once {
+				return
+			}
+			<-d.ended // it is offered at once then
 		case <-timeout:
 			d.fail(fmt.Errorf("%w: %d wait for it: see its log for a slow or full disk", errDownlink, d.b.status.pending.Load()))
 			return
@@ -140,6 +149,15 @@ func (b *Bridge) bringDown(msg *holdfast.Message) (local *holdfast.Message, ok b
 func (d *downlink) push(a *arrival) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.shut {
+		if a.once && a.state == arrived {
+			a.state = offered
+			d.mu.Unlock()
+			d.b.local.Publish(a.msg, func(err error) { d.answer(a, err) })
+			d.mu.Lock()
+		}
+		return true
+	}
 	if len(d.pending) > 0 && (len(d.pending) >= maxPending || d.bytes+a.size > maxPendingBytes) {
 		return false
 	}
@@ -201,19 +219,25 @@ func (d *downlink) take() (*arrival, time.Duration) {
 
 // lastOffers hands over what the far broker will not send again.
 func (d *downlink) lastOffers() {
-	d.mu.Lock()
-	d.gone = true
-	d.b.status.pending.Store(0)
-	var rest []*arrival
-	for _, a := range d.pending {
-		if a.state == arrived && a.msg.QoS == 0 {
-			a.state = offered
-			rest = append(rest, a)
+	for {
+		d.mu.Lock()
+		d.gone = true
+		d.b.status.pending.Store(0)
+		var rest []*arrival
+		for _, a := range d.pending {
+			if a.state == arrived && a.once {
+				a.state = offered
+				rest = append(rest, a)
+			}
 		}
-	}
-	d.mu.Unlock()
-	for _, a := range rest {
-		d.b.local.Publish(a.msg, func(err error) { d.answer(a, err) })
+		d.shut = len(rest) == 0
+		d.mu.Unlock()
+		if len(rest) == 0 {
+			return
+		}
+		for _, a := range rest {
+			d.b.local.Publish(a.msg, func(err error) { d.answer(a, err) })
+		}
 	}
 }
 
@@ -235,6 +259,10 @@ func (d *downlink) answer(a *arrival, err error) {
 		d.b.log.Error("the local broker has refused a command", slog.String("topic", a.msg.Topic), slog.Any("error", err))
 	case a.msg.QoS == 0:
 		d.b.status.full.Add(1)
+	case a.once && d.gone:
+		d.b.status.full.Add(1)
+		d.b.log.Error("a command is lost: the local broker cannot take it, and it does not come again",
+			slog.String("topic", a.msg.Topic), slog.Any("error", err))
 	default:
 		a.state = arrived
 		d.next = min(d.next, a.seq)
@@ -274,7 +302,8 @@ func (d *downlink) settleLocked() {
 }
 
 // end is called when the connection has ended. It returns when nothing more is
-// offered to the local broker; what is offered may still be answered.
+// offered to the local broker but what does not come again; what is offered may
+// still be answered.
 func (d *downlink) end() {
 	d.once.Do(func() { close(d.over) })
 	<-d.ended

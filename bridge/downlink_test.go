@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -144,6 +145,46 @@ func TestCommandsThatPileUpHoldTheReaderAndThenEndTheConnection(t *testing.T) {
 		w.command(9999, 1)
 		if n := w.b.Status().Connections; n != 2 {
 			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+// What the client inside a module has acknowledged does not come again: it is handed
+// over although the connection has ended, and what comes behind that as well.
+func TestCommandsThatWereAcknowledgedBeforeOutliveTheirConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &fakeBroker{}, downOnly)
+		defer w.stop()
+		synctest.Wait()
+		u := w.broker.last()
+		down := func(n int, ack func()) {
+			u.receive(&holdfast.Message{Topic: fmt.Sprintf("far/cmd/%d", n), Payload: []byte("x"), QoS: 1}, false, ack)
+		}
+		down(1, nil)
+		synctest.Wait()
+		// The local broker cannot take it now, so that the others wait behind it.
+		w.local.take()[0].done(fmt.Errorf("not now: %w", holdfast.ErrFull))
+		down(2, nil)
+		down(3, func() { t.Error("acknowledged") })
+		w.take()
+		u.lose(errors.New("gone"))
+		synctest.Wait()
+		down(4, nil)
+		down(5, func() { t.Error("acknowledged") })
+		var got []string
+		for _, line := range w.take() {
+			if strings.HasPrefix(line, "local ") {
+				got = append(got, line)
+			}
+		}
+		if want := []string{"local near/cmd/1 x", "local near/cmd/2 x", "local near/cmd/4 x"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		for _, p := range w.local.take() {
+			p.done(fmt.Errorf("not now: %w", holdfast.ErrFull))
+		}
+		if s := w.b.Status(); s.DroppedFull != 3 {
+			t.Errorf("%d counted as lost, want 3", s.DroppedFull)
 		}
 	})
 }

@@ -80,7 +80,8 @@ type Upstream interface {
 // Receive is called for each message from upstream, one at a time, in order.
 // The message must be acknowledged upstream only when ack was called (P3); ack
 // may be called on any goroutine, does not block, and is harmless after the
-// connection ended. again is the DUP flag. Receive returns without delay unless
+// connection ended. A nil ack says that it was acknowledged before, as by the client
+// inside a module: it does not come again. again is the DUP flag. Receive returns without delay unless
 // the local broker is far behind; then it may be held up for a few seconds.
 type Receive func(msg *holdfast.Message, again bool, ack func())
 

@@ -85,29 +85,52 @@ func (c *cmqtt) prepare(ctx context.Context, l Login) error {
 }
 
 // result runs a command, with its payload if it has one, and waits for its URC:
-// the code is the last argument.
+// the code is the last argument. With a session, a URC that tells of a failure may be
+// followed by another one for the same command, which counts then, as with ecmt.
 func (c *cmqtt) result(ctx context.Context, s *Session, text, name string, payload []byte) (string, error) {
 	w := c.e.Expect(func(l at.Line) bool { return at.Name(l.Text) == name })
 	defer w.Stop()
 	if _, err := c.e.Do(ctx, at.Command{Text: text, Payload: payload, Timeout: c.m.o.Timing.Command}); err != nil {
 		return "", err
 	}
-	d := c.m.o.Timing.Open
 	var l at.Line
 	var err error
 	if s != nil {
-		l, err = s.wait(ctx, w, d)
+		l, err = s.wait(ctx, w, c.m.o.Timing.Open)
 	} else {
 		l, err = w.Wait(ctx, c.m.o.Timing.Close)
 	}
 	if err != nil {
 		return "", err
 	}
-	a := at.Args(l.Text)
-	if len(a) == 0 {
+	code := lastArg(l.Text)
+	if s != nil && code != "0" && cmqttRefusal(code) == 0 {
+		if l, err = s.wait(ctx, w, c.m.o.Timing.SecondResult); err == nil {
+			code = lastArg(l.Text)
+		}
+	}
+	if code == "" {
 		return "", fmt.Errorf("the module's answer to %s cannot be understood", name)
 	}
-	return a[len(a)-1], nil
+	return code, nil
+}
+
+// lastArg is the last argument of a line, "" if it has none.
+func lastArg(line string) string {
+	a := at.Args(line)
+	if len(a) == 0 {
+		return ""
+	}
+	return a[len(a)-1]
+}
+
+// cmqttRefusal is the return code of the CONNACK that a result stands for (27 to 31);
+// 0 for other results.
+func cmqttRefusal(code string) int {
+	if n, err := strconv.Atoi(code); err == nil && n >= 27 && n <= 31 {
+		return n - 26
+	}
+	return 0
 }
 
 // cmqttWords are the codes that are met (SIMCom: 0 to 34).
@@ -141,8 +164,8 @@ func (c *cmqtt) connect(ctx context.Context, s *Session) error {
 	case code == "0":
 		return nil
 	}
-	if n, err := strconv.Atoi(code); err == nil && n >= 27 && n <= 31 {
-		return &RefusedError{Code: n - 26}
+	if n := cmqttRefusal(code); n > 0 {
+		return &RefusedError{Code: n}
 	}
 	return errDial(l.Host, l.Port, errors.New(cmqttWords(code)))
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"holdfast"
+	"holdfast/modem/at"
 )
 
 // Login is what a connection is made with.
@@ -43,7 +44,7 @@ var (
 //
 // receive is called for each message from the broker, one at a time, in order,
 // perhaps before Connect returns. It may block for a while, but 64 messages
-// that wait are the most that is kept. Its ack does nothing: see Session.
+// that wait are the most that is kept. Its ack is nil: see Session.
 func (m *Modem) Connect(ctx context.Context, l Login, receive func(msg *holdfast.Message, again bool, ack func())) (*Session, error) {
 	select {
 	case <-m.connecting:
@@ -69,6 +70,7 @@ func (m *Modem) Connect(ctx context.Context, l Login, receive func(msg *holdfast
 		return nil, err
 	}
 	for try := 1; ; try++ {
+		begun := time.Now()
 		s, err := m.connectOnce(ctx, lk, commands, l, receive)
 		if err == nil {
 			return s, nil
@@ -78,22 +80,33 @@ func (m *Modem) Connect(ctx context.Context, l Login, receive func(msg *holdfast
 			m.log.Debug("opening again", "error", err)
 			continue
 		}
-		m.failedConnect(lk, err)
+		m.failedConnect(lk, err, time.Since(begun))
 		return nil, fmt.Errorf("modem %s: %w", m.o.Name, err)
 	}
 }
 
-// failedConnect counts what speaks against the module, and asks for a reset
-// when it is enough: at 3 failures, and again after twice as many each time. A
-// refused login speaks for the module.
-func (m *Modem) failedConnect(lk *link, err error) {
-	if m.blame(err) {
+// What a failed connection counts against the module, and how much is enough for the
+// first reset: 3 that took their time, or 12 that failed soon. A broker that is down
+// refuses soon, over a network that carries; a data connection that is dead runs into
+// time-outs, but not with every firmware.
+const (
+	slowFailure   = 4
+	soonFailure   = 1
+	enoughFailure = 3 * slowFailure
+	soon          = 10 * time.Second
+)
+
+// failedConnect counts what speaks against the module, and asks for a reset when it
+// is enough, and again after twice as much each time. A refused login speaks for the
+// module.
+func (m *Modem) failedConnect(lk *link, err error, took time.Duration) {
+	if m.blame(err, took) {
 		m.endLink(lk, fmt.Errorf("%w: %w", errStuck, err))
 	}
 }
 
 // blame reports whether it is enough.
-func (m *Modem) blame(err error) bool {
+func (m *Modem) blame(err error, took time.Duration) bool {
 	var refused *RefusedError
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -116,9 +129,19 @@ func (m *Modem) blame(err error) bool {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false // the caller was in a hurry
 	}
-	m.opens++
-	third := m.opens / 3
-	return m.opens%3 == 0 && third&(third-1) == 0
+	if m.opens == 0 {
+		m.enough = enoughFailure
+	}
+	if took < soon && !at.IsRejection(err) { // a rejection is the module's own
+		m.opens += soonFailure
+	} else {
+		m.opens += slowFailure
+	}
+	if m.opens < m.enough {
+		return false
+	}
+	m.enough *= 2
+	return true
 }
 
 // connected makes s the connection of the modem, unless it has ended already.

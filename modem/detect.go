@@ -65,13 +65,17 @@ func (m *Modem) detectSockets(ctx context.Context, l *link) (socketCommands, err
 
 // detectDialect finds the MQTT dialect. One that was configured is believed.
 func (m *Modem) detectDialect(ctx context.Context, l *link) (mqttCommands, error) {
+	simcom := &cmqtt{m: m, e: l.e}
 	for _, d := range []struct {
 		name, probe, prefix string
 		commands            mqttCommands
 	}{
 		{"ecmt", "AT+ECMTCFG=?", "+ECMTCFG", &ecmt{m: m, e: l.e}},
 		{"qmt", "AT+QMTOPEN=?", "+QMTOPEN", &qmt{m: m, e: l.e}},
-		{"cmqtt", "AT+CMQTTCONNECT=?", "+CMQTTCONNECT", &cmqtt{m: m, e: l.e}},
+		{"cmqtt", "AT+CMQTTCONNECT=?", "+CMQTTCONNECT", simcom},
+		// Not every firmware has a test form for each of its commands.
+		{"cmqtt", "AT+CMQTTACCQ=?", "+CMQTTACCQ", simcom},
+		{"cmqtt", "AT+CMQTTSTART=?", "+CMQTTSTART", simcom},
 		{"mqtt", "AT+MQTTCFG=?", "+MQTTCFG", nil},
 		{"airm2m", "AT+MCONFIG=?", "+MCONFIG", nil},
 	} {

@@ -31,7 +31,7 @@ func TestSimCountedDialectsCarryEveryByte(t *testing.T) {
 		t.Run(dialect, func(t *testing.T) {
 			s := build(t, sim.Options{Dialect: dialect}, modem.Options{Mode: "mqtt", Timing: patiently()})
 			down := make(chan *holdfast.Message, 10)
-			c := s.connect(func(msg *holdfast.Message, again bool, ack func()) { down <- msg; ack() })
+			c := s.connect(func(msg *holdfast.Message, again bool, ack func()) { down <- msg })
 			defer c.Close()
 			if d := s.modem.Status().Dialect; d != dialect {
 				t.Errorf("the dialect is %s", d)

@@ -85,7 +85,7 @@ func (m *Modem) ecmtClean(ctx context.Context, e *at.Engine) error {
 			}
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("%w: it neither connects nor lets go (state %d)", errStuck, state)
+			return fmt.Errorf("%w: it neither connects nor lets go (state %d)", errWedged, state)
 		}
 		if !sleep(ctx, m.o.Timing.SelfRepair/5) {
 			return ctx.Err()

@@ -194,8 +194,8 @@ func TestAClientThatNeitherConnectsNorLetsGoIsReset(t *testing.T) {
 			t.Errorf("opened %d times in a state in which OK means nothing", n)
 		}
 		time.Sleep(time.Minute)
-		if n := m.Status().Counters.Resets; n != 1 {
-			t.Errorf("%d resets", n)
+		if c := m.Status().Counters; c.Resets != 1 || c.ModuleResets != 1 { // the radio does not mend that
+			t.Errorf("%d resets, %d of the module", c.Resets, c.ModuleResets)
 		}
 	})
 }
@@ -251,6 +251,32 @@ func TestABrokerThatIsAwayForLongCausesFewResets(t *testing.T) {
 			t.Errorf("%d resets in 100 failures", n)
 		}
 	})
+}
+
+func TestConnectionsThatFailSoonCountLessAgainstTheModule(t *testing.T) {
+	f := registered(t)
+	for _, c := range []struct {
+		name   string
+		answer string
+		enough int
+	}{
+		{"refused by the far side", ok + "\r\n+ECMTOPEN: 0,-1\r\n", 12},
+		{"refused by the module", "\r\n+CME ERROR: 3\r\n", 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f.on("AT+ECMTOPEN", c.answer)
+			withModem(t, f, Options{}, func(t *testing.T, m *Modem) {
+				for n := 1; n <= c.enough; n++ {
+					if _, err := try(t, m, 10*time.Minute); err == nil {
+						t.Fatal("connected")
+					}
+					if up := m.Status().State == StateReady; up != (n < c.enough) {
+						t.Fatalf("after %d failures the module is to be reset: %v", n, !up)
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestConnectGivesUpWithItsContext(t *testing.T) {

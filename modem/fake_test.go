@@ -54,6 +54,8 @@ func registered(t *testing.T) *fake {
 		"AT+ECSOCR=?":       "\r\nERROR\r\n",
 		"AT+QMTOPEN=?":      "\r\nERROR\r\n",
 		"AT+CMQTTCONNECT=?": "\r\nERROR\r\n",
+		"AT+CMQTTACCQ=?":    "\r\nERROR\r\n",
+		"AT+CMQTTSTART=?":   "\r\nERROR\r\n",
 		"AT+MQTTCFG=?":      "\r\nERROR\r\n",
 		"AT+ECMTCFG=?":      "\r\n+ECMTCFG:\r\n" + ok,
 		"AT+ECMTCONN?":      "\r\n+ECMTCONN:0,4\r\n" + ok,

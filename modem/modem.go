@@ -186,8 +186,10 @@ type Modem struct {
 	status  Status
 	proved  bool // a connection was made since the last look of Run
 	wedges  int  // openings without a result, one after the other
-	opens   int  // connections that failed, one after the other
-	carried int  // connections over the interface that live
+	kept    leftovers
+	opens   int // what connections that failed, one after the other, count: see blame
+	enough  int // how much of it asks for the next reset
+	carried int // connections over the interface that live
 	ids     packetIDs
 }
 

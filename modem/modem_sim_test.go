@@ -164,7 +164,7 @@ func publish(c *modem.Session, payload string, qos byte) error {
 func TestSimMessagesGoUpAndCommandsComeDown(t *testing.T) {
 	s := build(t, sim.Options{}, modem.Options{Timing: patiently()})
 	down := make(chan *holdfast.Message, 10)
-	c := s.connect(func(msg *holdfast.Message, again bool, ack func()) { down <- msg; ack() })
+	c := s.connect(func(msg *holdfast.Message, again bool, ack func()) { down <- msg })
 	defer c.Close()
 	for qos := range byte(3) {
 		payload := fmt.Sprintf(`{"t":21.5,"q":%d}`, qos)

@@ -52,6 +52,7 @@ func (m *Modem) connectOnce(ctx context.Context, lk *link, commands mqttCommands
 	gone := m.link != lk || !m.up || lk.mqtt() != commands
 	if !gone {
 		m.session = s
+		s.early = m.claimLocked(l)
 	}
 	m.mu.Unlock()
 	if gone {
@@ -70,7 +71,6 @@ func (m *Modem) connectOnce(ctx context.Context, lk *link, commands mqttCommands
 		return s, nil
 	}
 	s.fail(err)
-	s.stop()
 	if !errors.Is(err, errRebooted) {
 		// Whatever state this leaves behind, the module must not stay
 		// connected: it would acknowledge messages that nobody takes.
@@ -78,6 +78,7 @@ func (m *Modem) connectOnce(ctx context.Context, lk *link, commands mqttCommands
 		defer cancel()
 		commands.leave(end)
 	}
+	s.stop()
 	return nil, err
 }
 
@@ -148,6 +149,9 @@ func (m *Modem) takeMessage(s *Session, msg *holdfast.Message) {
 	}
 	m.meter.delivered(6 + len(msg.Topic) + len(msg.Payload))
 	taken := s != nil && s.take(msg)
+	if !taken && (s == nil || s.Err() != nil) {
+		taken = m.keep(msg)
+	}
 	m.learn(func(st *Status) {
 		st.Counters.PayloadIn += uint64(len(msg.Topic) + len(msg.Payload))
 		if taken {

@@ -175,16 +175,24 @@ func (c *qmt) login(ctx context.Context, s *Session) error {
 		}
 		return err
 	}
+	d := s.m.o.Timing.Connect
+	var failed error
 	for {
-		l, err := s.wait(ctx, w, s.m.o.Timing.Connect)
-		if errors.Is(err, at.ErrTimeout) {
-			return noConnack(s.login, s.m.o.Timing.Connect)
-		}
-		if err != nil {
+		l, err := s.wait(ctx, w, d)
+		switch {
+		case failed != nil && errors.Is(err, at.ErrTimeout):
+			return failed
+		case errors.Is(err, at.ErrTimeout):
+			return noConnack(s.login, d)
+		case err != nil:
 			return err
 		}
-		if err, final := qmtLogin(at.Args(l.Text)); final {
+		err, final := qmtLogin(at.Args(l.Text))
+		if final {
 			return err
+		}
+		if err != nil { // another result may follow, as with ecmt
+			failed, d = err, s.m.o.Timing.SecondResult
 		}
 	}
 }
@@ -205,7 +213,7 @@ func qmtLogin(a []string) (err error, final bool) {
 	case a[1] == "1": // sent again
 		return nil, false
 	}
-	return fmt.Errorf("%w (result %s): the module could not send the login", errLostOnConnect, a[1]), true
+	return fmt.Errorf("%w (result %s): the module could not send the login", errLostOnConnect, a[1]), false
 }
 
 // hand: a message of QoS 0 must have the identifier 0, so that its result does

@@ -19,9 +19,8 @@ type mailbox struct {
 
 func (b *mailbox) receive(msg *holdfast.Message, again bool, ack func()) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.all = append(b.all, msg)
-	b.mu.Unlock()
-	ack()
 }
 
 func (b *mailbox) get() []*holdfast.Message {
@@ -203,10 +202,38 @@ func TestAMessageAfterTheLossOfTheConnectionIsTakenUntilClose(t *testing.T) {
 			t.Errorf("%d received", n)
 		}
 		s.Close()
+		// Nobody takes it now: it waits for the next session, before what comes then.
 		f.say("\r\n+ECMTRECV: 0,1,\"t\",y\r\n")
 		time.Sleep(time.Second)
-		if n := m.Status().Counters.Discarded; n != 1 || len(box.get()) != 1 {
-			t.Errorf("%d discarded, %d received", n, len(box.get()))
+		connected(t, m, box.receive).Close()
+		all := box.get()
+		if n := m.Status().Counters.Discarded; n != 0 || len(all) != 2 || string(all[1].Payload) != "y" {
+			t.Errorf("%d discarded, received: %v", n, all)
+		}
+	})
+}
+
+func TestWhatIsLeftOverIsForTheSameLoginAndBounded(t *testing.T) {
+	f := registered(t)
+	withModem(t, f, Options{}, func(t *testing.T, m *Modem) {
+		var box mailbox
+		connected(t, m, box.receive).Close()
+		for range maxLeft + 3 {
+			f.say("\r\n+ECMTRECV: 0,1,\"t\",x\r\n")
+		}
+		time.Sleep(time.Second)
+		if n := m.Status().Counters.Discarded; n != 3 {
+			t.Errorf("%d discarded, want 3", n)
+		}
+		other := login
+		other.ClientID = "gw2"
+		s, err := m.Connect(t.Context(), other, box.receive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		if c := m.Status().Counters; c.Discarded != maxLeft+3 || c.ReceivedMsgs != 0 || len(box.get()) != 0 {
+			t.Errorf("%d discarded, %d received", c.Discarded, len(box.get()))
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,8 @@ var (
 	errRebooted = errors.New("the module has restarted")
 	errStuck    = errors.New("the module's MQTT client is stuck")
 	errPort     = errors.New("the port cannot be opened")
+	// errWedged is a client that stays as it is when the radio goes and comes.
+	errWedged = fmt.Errorf("%w", errStuck)
 )
 
 // needsPerson is the error of something that no reset can mend.
@@ -238,6 +241,9 @@ func (m *Modem) count(err error) {
 		return
 	}
 	m.failures++
+	if errors.Is(err, errWedged) {
+		m.resets = max(m.resets, slices.Index(m.steps(), stepModule))
+	}
 	if errors.Is(err, errStuck) { // opening the port again is of no use
 		for m.step() == "" {
 			m.failures++

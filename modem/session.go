@@ -26,8 +26,8 @@ const inboxSize = 64
 // Done is closed, Connect makes a new one.
 //
 // Downlink is at-most-once: the module acknowledges a message to the broker
-// before the host has seen it, so the ack function of a received message does
-// nothing, and again is never true.
+// before the host has seen it, so the ack function of a received message is nil,
+// and again is never true.
 //
 // Publishes carry no DUP flag, since the firmware does not resend, and a
 // message whose acknowledgement did not come is of unknown fate.
@@ -47,6 +47,7 @@ type Session struct {
 	giveUp context.CancelFunc
 	outbox chan *publish
 	inbox  chan *holdfast.Message
+	early  []*holdfast.Message // came before; only deliver
 	done   chan struct{}
 	ending chan struct{} // closed when nothing more is to be received
 	wg     sync.WaitGroup
@@ -236,17 +237,21 @@ func (s *Session) stop() {
 // also when the session has ended before: the module has acknowledged them, so
 // the broker will not send them again.
 func (s *Session) deliver() {
+	for _, msg := range s.early {
+		s.receive(msg, false, nil)
+	}
+	s.early = nil
 	for {
 		select {
 		case msg := <-s.inbox:
-			s.receive(msg, false, func() {})
+			s.receive(msg, false, nil)
 			continue
 		case <-s.ending:
 		}
 		for {
 			select {
 			case msg := <-s.inbox:
-				s.receive(msg, false, func() {})
+				s.receive(msg, false, nil)
 			default:
 				return
 			}
@@ -298,13 +303,14 @@ func (m *Modem) leave(ctx context.Context, s *Session) {
 	}
 	m.mu.Lock()
 	mine := m.session == s
-	if mine {
-		m.session = nil
-	}
 	m.mu.Unlock()
-	if mine {
-		s.mqtt.leave(ctx)
+	if !mine {
+		return
 	}
+	s.mqtt.leave(ctx) // s takes what comes meanwhile
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.session = nil
 }
 
 // send is the goroutine that hands publishes to the module, in order.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"strconv"
@@ -85,15 +86,15 @@ type socket struct {
 	lastRead time.Time // when the module was asked last; only run
 
 	mu       sync.Mutex
-	change   chan struct{} // closed and replaced when something changes for callers
-	in       []byte        // has come, and was not read yet
-	out      []byte        // was written, and not handed to the module yet
-	readable bool          // the module may have bytes
-	pushes   bool          // the module gives them by itself
-	eof      bool          // the far side has closed
-	closed   bool          // Close was called
-	err      error         // the connection is gone, why
-	unacked  map[int]int   // sends without an acknowledgement: number to bytes
+	change   chan struct{}     // closed and replaced when something changes for callers
+	in       []byte            // has come, and was not read yet
+	out      []byte            // was written, and not handed to the module yet
+	readable bool              // the module may have bytes
+	pushes   bool              // the module gives them by itself
+	eof      bool              // the far side has closed
+	closed   bool              // Close was called
+	err      error             // the connection is gone, why
+	unacked  map[int]time.Time // sends without an acknowledgement: number to when
 	lastSend int
 }
 
@@ -128,9 +129,10 @@ func (m *Modem) DialContext(ctx context.Context, network, address string) (net.C
 	if err != nil {
 		return nil, err
 	}
+	begun := time.Now()
 	s, err := m.openSocket(ctx, lk, host, port)
 	if err != nil {
-		m.failedConnect(lk, err)
+		m.failedConnect(lk, err, time.Since(begun))
 		return nil, fmt.Errorf("modem %s: %w", m.o.Name, err)
 	}
 	return s, nil
@@ -157,7 +159,7 @@ func (m *Modem) openSocket(ctx context.Context, lk *link, host string, port int)
 		m: m, e: lk.e, commands: commands, id: id,
 		remote: socketAddr{net.JoinHostPort(host, strconv.Itoa(port))},
 		wake:   make(chan struct{}, 1), ended: make(chan struct{}), cancel: cancel,
-		change: make(chan struct{}), unacked: make(map[int]int),
+		change: make(chan struct{}), unacked: make(map[int]time.Time),
 		readable: true, // what has come meanwhile was announced to nobody
 	}
 	m.mu.Lock()
@@ -239,6 +241,7 @@ func (s *socket) over() bool {
 func (s *socket) step(ctx context.Context, refused *int) (worked bool, err error) {
 	waits := s.m.acksSockets()
 	s.mu.Lock()
+	maps.DeleteFunc(s.unacked, func(_ int, at time.Time) bool { return time.Since(at) >= socketAckWait })
 	n := min(len(s.out), s.commands.chunk())
 	if len(s.unacked) >= socketWindow && waits || s.eof && s.closed {
 		n = 0
@@ -305,8 +308,13 @@ func (s *socket) step(ctx context.Context, refused *int) (worked bool, err error
 	return worked || len(got) > 0 || more, nil
 }
 
-// socketWindow is the most sends without an acknowledgement.
-const socketWindow = 4
+const (
+	// socketWindow is the most sends without an acknowledgement.
+	socketWindow = 4
+	// socketAckWait is how long one is waited for. Its line may have been lost; that
+	// the bytes have arrived is for TCP to see to.
+	socketAckWait = socketPoll
+)
 
 func (s *socket) changedLocked() {
 	close(s.change)

@@ -144,7 +144,7 @@ func (c *ecsoSockets) send(ctx context.Context, s *socket, p []byte) (int, error
 	}
 	number := s.lastSend
 	// Its acknowledgement may come before the OK.
-	s.unacked[number] = len(p)
+	s.unacked[number] = time.Now()
 	s.mu.Unlock()
 	r, err := c.e.Do(ctx, at.Command{
 		Text: fmt.Sprintf("AT+ECSOSD=%d,%d,%X,0,%d", s.id, len(p), p, number),

@@ -72,6 +72,10 @@ type Options struct {
 	// guard timer of the firmware.
 	LateBy time.Duration
 
+	// Heard is called with every piece of output that was written to the line: the
+	// transcript of what the host could hear. It must not block or keep b. May be nil.
+	Heard func(b []byte)
+
 	// Dial makes the module's TCP connections; nil is a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -166,7 +170,7 @@ func New(o Options) (*Module, error) {
 	m := assemble(o, u)
 	m.spawn(m.run)
 	m.spawn(func() { m.uart.read(m.ctx, m.in, &m.stats) })
-	m.spawn(func() { m.uart.write(m.ctx, &m.stats) })
+	m.spawn(func() { m.uart.write(m.ctx, &m.stats, o.Heard) })
 	return m, nil
 }
 

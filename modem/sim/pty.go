@@ -209,7 +209,7 @@ func (u *uart) read(ctx context.Context, to chan<- chunk, st *stats) {
 }
 
 // write is the transmitting goroutine.
-func (u *uart) write(ctx context.Context, st *stats) {
+func (u *uart) write(ctx context.Context, st *stats, heard func([]byte)) {
 	var p pace
 	patience := hostPatience
 	idle := true
@@ -233,6 +233,9 @@ func (u *uart) write(ctx context.Context, st *stats) {
 		_ = u.master.SetWriteDeadline(time.Now().Add(patience))
 		n, err := u.master.Write(b)
 		st.addUART(0, n, len(b)-n)
+		if heard != nil && n > 0 {
+			heard(b[:n])
+		}
 		switch {
 		case err == nil:
 			patience = hostPatience

@@ -118,7 +118,9 @@ func (d *doctor) upstream(ctx context.Context, b configs.Bridge, u configs.Upstr
 		case received <- msg:
 		default:
 		}
-		ack()
+		if ack != nil {
+			ack()
+		}
 	}
 	var up bridge.Upstream
 	if err := d.step(ctx, "login", doctorLogin, func(ctx context.Context) (string, error) {
@@ -204,7 +206,11 @@ func (d *doctor) compare(ctx context.Context, b configs.Bridge, u configs.Upstre
 	}
 	for _, w := range ways {
 		ctx, cancel := context.WithTimeout(ctx, doctorStep)
-		up, err := w.connect(ctx, func(_ *holdfast.Message, _ bool, ack func()) { ack() })
+		up, err := w.connect(ctx, func(_ *holdfast.Message, _ bool, ack func()) {
+			if ack != nil {
+				ack()
+			}
+		})
 		cancel()
 		switch {
 		case err == nil:
