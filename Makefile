@@ -28,6 +28,9 @@ ROUNDS ?= 200
 SEED ?=
 # For "make powercut".
 CUTS ?= 60
+# For "make field": messages up and down with each kind of module.
+UP ?= 50000
+DOWN ?= 5000
 # Where the gateway runs: every pair is built by "make cross".
 PLATFORMS := arm/6 arm/7 arm64 amd64 386
 
@@ -69,6 +72,10 @@ crash: build ## Kill -9 the gateway ROUNDS (200) times under load, check each ti
 .PHONY: powercut
 powercut: modules ## Cut the power of the store CUTS (60) times (root, FUSE, loop devices)
 	$(GO) test -count=1 -timeout 60m -v ./storage/storagetest/powercut -cuts $(CUTS) -images 5 $(if $(SEED),-seed $(SEED))
+
+.PHONY: field
+field: modules ## Live a day of field life with each kind of module (mosquitto; up to an hour)
+	$(GO) test -count=1 -timeout 90m -v -run ADayOfFieldLife ./cmd/holdfast/e2e -args -field-up $(UP) -field-down $(DOWN)
 
 .PHONY: test-deps
 test-deps: ## Install what the tests need (Debian packages)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"holdfast/edge/packet"
@@ -59,37 +58,6 @@ var modemModes = []struct{ name, mode, dialect, sockets string }{
 	{"qi", "socket", sim.DialectQMT, sim.SocketsQI},
 }
 
-func TestFiveHundredMessagesGoThroughTheModuleDespiteOutageRebootAndKill(t *testing.T) {
-	for _, mode := range modemModes {
-		t.Run(mode.name, func(t *testing.T) {
-			t.Parallel()
-			up := newMosquitto(t)
-			up.start()
-			m := newModule(t, mode.dialect, mode.sockets)
-			g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), mode.mode, up.address))
-			g.start()
-			k := newCollector(t)
-			k.attach(up.address, "gw/s/#")
-			c := connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
-			publishAll(t, c, "p", "s/p", 100, 20)
-			eventually(t, "the first messages are through", func() bool { return k.distinct() >= 50 }, g.tail)
-			m.SetLink(false)
-			publishAll(t, c, "q", "s/q", 100, 20)
-			g.end(syscall.SIGKILL)
-			g.start()
-			c = connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
-			publishAll(t, c, "r", "s/r", 100, 20)
-			m.SetLink(true)
-			eventually(t, "messages flow again", func() bool { return k.distinct() >= 150 }, g.tail)
-			m.Reboot()
-			publishAll(t, c, "s", "s/s", 100, 20)
-			publishAll(t, c, "t", "s/t", 100, 20)
-			k.check(100, "p", "q", "r", "s", "t")
-			g.drained()
-		})
-	}
-}
-
 func TestCommandsComeDownThroughTheModule(t *testing.T) {
 	for _, mode := range modemModes {
 		t.Run(mode.name, func(t *testing.T) {
@@ -107,24 +75,6 @@ func TestCommandsComeDownThroughTheModule(t *testing.T) {
 			device.check(50, "c")
 		})
 	}
-}
-
-// Through a socket a command is acknowledged only when the gateway has it: none
-// is lost although the module reboots between them.
-func TestCommandsSurviveARebootOfTheModuleInSocketMode(t *testing.T) {
-	up := newMosquitto(t)
-	up.start()
-	m := newModule(t, sim.DialectECMT, sim.SocketsECSO)
-	g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), "socket", up.address))
-	g.start()
-	eventually(t, "the bridge is connected", func() bool { return g.bridge().State == "connected" }, g.tail)
-	device := newCollector(t)
-	device.attach(g.address, "cmd/#")
-	cloud := connect(t, up.address, packet.Connect{ClientID: "cloud", CleanStart: true})
-	publishAll(t, cloud, "c", "gw/cmd/valve", 100, 10)
-	m.Reboot()
-	publishAll(t, cloud, "d", "gw/cmd/valve", 100, 10)
-	device.check(100, "c", "d")
 }
 
 // A module is unplugged in the middle of a backlog, and another comes in its place.

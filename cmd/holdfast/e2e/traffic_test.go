@@ -20,6 +20,13 @@ import (
 // and returns when the last one was acknowledged. Payloads are "NAME/I".
 func publishAll(t testing.TB, c *client.Client, name, topic string, n, window int) {
 	t.Helper()
+	publishRange(t, c, name, topic, 0, n, window)
+}
+
+// publishRange is publishAll for the messages from..to-1 of name.
+func publishRange(t testing.TB, c *client.Client, name, topic string, from, to, window int) {
+	t.Helper()
+	n := to - from
 	tokens := make(chan struct{}, window)
 	acked := make(chan error, 1)
 	go func() {
@@ -46,7 +53,7 @@ func publishAll(t testing.TB, c *client.Client, name, topic string, n, window in
 		case err := <-acked:
 			t.Fatalf("after %d publishes: %v", i, err)
 		}
-		p := packet.Publish{Topic: []byte(topic), QoS: 1, PacketID: packetID(i), Payload: fmt.Appendf(nil, "%s/%d", name, i)}
+		p := packet.Publish{Topic: []byte(topic), QoS: 1, PacketID: packetID(i), Payload: fmt.Appendf(nil, "%s/%d", name, from+i)}
 		if err := c.Send(p.Append(nil, packet.V311)); err != nil {
 			t.Fatal(err)
 		}
