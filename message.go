@@ -200,6 +200,40 @@ type SessionState struct {
 	Away     time.Duration
 }
 
+// FarSession is what the queue of a bridge keeps of the bridge's session at a far
+// broker, for QoS 2 (MQTT 5, 4.4).
+type FarSession struct {
+	// Name tells one session from another: the far broker and the client
+	// identifier there.
+	Name string
+	// Bound are the packet identifiers towards the far broker that are in use.
+	Bound []Bound
+}
+
+// Bound is a packet identifier that belongs to a message of QoS 2, from before
+// its first byte is sent until PUBCOMP.
+type Bound struct {
+	PacketID uint16
+	Item     ItemID
+	// Received: PUBREC has come, so that only PUBREL may still be sent.
+	Received bool
+	// Gone: the message has left the queue without PUBCOMP, as by a rule of the
+	// queue. It is not looked at when a Bound is stored.
+	Gone bool
+}
+
+// FarSessionChange is one change to a FarSession. Its parts are applied in this
+// order and made durable together. Fields left zero change nothing.
+type FarSessionChange struct {
+	// Begin, if not nil, forgets everything and names the session that begins.
+	Begin *string
+	// Free are packet identifiers that are in use no more. That of an item is
+	// free with the queue's Ack of the item, too.
+	Free []uint16
+	// Bind are packet identifiers of items, new or changed.
+	Bind []Bound
+}
+
 // NeverExpires is the Session Expiry Interval of a session without an end
 // (MQTT 5, 3.1.2.11.2).
 const NeverExpires = 0xFFFFFFFF

@@ -60,6 +60,9 @@ func (q *Queue) lapsedLocked(l *lane, e *entry) bool {
 	if _, begun := q.released[e.pos]; begun && l.id == holdfast.Normal {
 		return false
 	}
+	if _, begun := q.far.items[holdfast.NewItemID(l.id, e.pos)]; begun {
+		return false
+	}
 	_, ok := e.msg.After(q.waitedLocked(e))
 	return !ok
 }

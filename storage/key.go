@@ -32,6 +32,8 @@ const (
 	metaSession  = 4 // subscriptions and expiry
 	metaInbound  = 5 // | packet identifier u16
 	metaReleased = 6 // | position u64
+	metaFar      = 7 // name of the session at the far broker
+	metaBound    = 8 // | packet identifier u16: the item that it belongs to
 )
 
 func queueKey(kind byte, queue uint32) []byte {
@@ -65,6 +67,10 @@ func isInboundKey(k []byte) bool { return len(k) == 8 && k[0] == keyMeta && k[5]
 
 func releasedKey(queue uint32, pos uint64) []byte {
 	return binary.BigEndian.AppendUint64(metaKey(queue, metaReleased), pos)
+}
+
+func boundKey(queue uint32, id uint16) []byte {
+	return binary.BigEndian.AppendUint16(metaKey(queue, metaBound), id)
 }
 
 // batchPrefix is the prefix of all batches of one lane.

@@ -147,6 +147,10 @@ func (s *Store) loadRow(id uint32, kind byte, rest, v []byte, unread map[*lane]b
 			q.released = map[uint64]struct{}{}
 		}
 		q.released[binary.BigEndian.Uint64(rest)] = struct{}{}
+	case kind == metaFar || kind == metaBound:
+		if err := q.far.restore(kind, rest, v); err != nil {
+			s.unreadable("session at the far broker", err)
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ type Queue struct {
 	routeID map[string]uint32
 	// released are the positions with a row of their own until their Ack.
 	released map[uint64]struct{}
+	// far is the session at the far broker, of a bridge's queue.
+	far farSession
 	// aside counts what is in quarantine.
 	aside int
 	// named: the row with the name is written, or about to be.

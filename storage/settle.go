@@ -78,6 +78,7 @@ func (q *Queue) forgetReleasedLocked(l *lane, pos uint64) {
 // a link believed alive. An item that is not handed out is ignored and counted.
 func (q *Queue) Ack(id holdfast.ItemID) {
 	q.settle(id, 0, func(e entry, r *route) {
+		q.ackedLocked(id)
 		if e.handed > 0 {
 			q.lag = time.Since(q.s.born) - e.handed
 		}
