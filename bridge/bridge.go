@@ -81,6 +81,11 @@ type Options struct {
 	// Upstreams in the order of preference: the first that connects and takes
 	// the subscriptions is used, until it is lost or one before it works again.
 	Upstreams []UpstreamOption
+	// FarSession, if not empty, makes messages of QoS 2 go exactly once (exactly.go):
+	// it tells the far broker and the client identifier there from all others.
+	// There must be one upstream, made with ClientOptions.Exactly, and Queue must
+	// be an ExactQueue.
+	FarSession string
 	// Failback is about how long an upstream that did not work is left alone
 	// while there are others (5 min).
 	Failback time.Duration
@@ -147,6 +152,9 @@ type Bridge struct {
 	stateTopic, farStateTopic, stateSpace string
 	announcer                             *announcer // nil if there is no stateTopic
 
+	farSession string
+	exactClean atomic.Bool // what has no message is free at the far broker, too
+
 	running atomic.Bool
 	backoff backoff // only Run
 	suspect suspect // only Run
@@ -169,7 +177,7 @@ func New(o Options) (*Bridge, error) {
 
 		gateway: o.GatewayID, clock: o.Clock, stamps: map[string]bool{},
 		stateTopic: o.StateTopic, farStateTopic: o.FarStateTopic, stateSpace: o.StateSpace,
-		encodings: make(map[string]Encoding),
+		encodings: make(map[string]Encoding), farSession: o.FarSession,
 	}
 	if o.GatewayID != "" {
 		b.log = b.log.With(slog.String("gateway", o.GatewayID))
@@ -262,6 +270,9 @@ func New(o Options) (*Bridge, error) {
 		if b.fresh, _ = o.Queue.(FreshQueue); b.fresh == nil {
 			fault("the queue cannot give what is fresh before its backlog")
 		}
+	}
+	if _, ok := o.Queue.(ExactQueue); o.FarSession != "" && (!ok || len(o.Upstreams) != 1) {
+		fault("exactly once needs one upstream, and a queue that remembers packet identifiers")
 	}
 	if o.BackfillShare < 0 || o.BackfillShare > 90 {
 		fault("the share of the backlog is %d %%: it must be between 0 and 90", o.BackfillShare)

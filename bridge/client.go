@@ -32,9 +32,10 @@ var errVersion = errors.New("protocol version")
 // MQTT3Connect returns a Connect that speaks MQTT 3.1.1. Faults of o are returned
 // by each connect. Of the properties of a message nothing is sent.
 //
-// What comes over the seam is at-least-once. With CleanSession false a publish of
-// QoS 2 is sent with QoS 1: the far broker remembers packet identifiers of QoS 2,
-// and could take a new message for the repetition of an old one.
+// What is published over the seam is at-least-once, except by PublishExactly. With
+// CleanSession false a Publish of QoS 2 is sent with QoS 1: the far broker
+// remembers packet identifiers of QoS 2, and could take a new message for the
+// repetition of an old one.
 func MQTT3Connect(o ClientOptions) Connect {
 	wires := o.prepare()
 	var plain atomic.Bool // the broker does not take the bridge bit
@@ -97,6 +98,7 @@ func (o *ClientOptions) connect(ctx context.Context, wires *wireMaker, receive R
 	}
 	u := newClient(newLink(wire, maxIn), v, receive, o.Logger)
 	u.will, u.noEcho, u.kept = o.Will != nil, noEcho, !o.CleanSession
+	u.exact = o.Exactly && u.kept
 	giveUp := context.AfterFunc(ctx, func() {
 		u.link.end(ctx.Err())
 		wire.Close()

@@ -29,10 +29,10 @@ func (u *client) reader() {
 	u.pending, u.held = nil, nil
 	u.mu.Unlock()
 	for _, h := range held {
-		h.out.done(u.unknown())
+		h.out.end(u.unknown())
 	}
 	for _, out := range pending {
-		out.done(u.unknown())
+		out.end(u.unknown())
 	}
 }
 
@@ -103,9 +103,9 @@ func explainDisconnect(code packet.ReasonCode) error {
 func (u *client) answered(t packet.Type, a packet.Ack) error {
 	u.mu.Lock()
 	out := u.pending[a.PacketID]
-	want := out != nil && (out.qos == 2) == (t == packet.PUBCOMP)
+	want := out != nil && (out.qos == 2) == (t == packet.PUBCOMP) && (out.qos < 2 || out.stage == released)
 	if want {
-		delete(u.pending, a.PacketID)
+		u.endedLocked(a.PacketID)
 	}
 	u.mu.Unlock()
 	if !want {
@@ -120,24 +120,44 @@ func (u *client) answered(t packet.Type, a packet.Ack) error {
 	return nil
 }
 
+// endedLocked frees a packet identifier, and its place in the window.
+func (u *client) endedLocked(id uint16) {
+	if !u.pending[id].outside {
+		u.inside--
+	}
+	delete(u.pending, id)
+}
+
 // received is a PUBREC: PUBREL is sent, or the publish has ended if it is a
 // refusal [MQTT-4.3.3-4].
 func (u *client) received(a packet.Ack) error {
 	u.mu.Lock()
 	out := u.pending[a.PacketID]
-	switch {
-	case out == nil || out.qos != 2:
+	if out == nil || out.qos != 2 {
 		u.mu.Unlock()
 		return fmt.Errorf("the broker acknowledges %d, which was not sent", a.PacketID)
-	case !a.Code.Failed():
-		u.sendAckLocked(packet.PUBREL, a.PacketID)
-		u.mu.Unlock()
-		return nil
 	}
-	delete(u.pending, a.PacketID)
+	first, tell := out.stage == sent, out.received
+	switch {
+	case a.Code.Failed() && first:
+		u.endedLocked(a.PacketID)
+		u.mu.Unlock()
+		defer u.release()
+		if tell == nil {
+			tell = out.done
+		}
+		tell(explainAck(a.Code))
+		return nil
+	case first && tell != nil:
+		out.stage = received
+		u.mu.Unlock()
+		tell(nil)
+		return nil
+	case first || out.stage == released:
+		out.stage = released
+		u.sendAckLocked(packet.PUBREL, a.PacketID)
+	}
 	u.mu.Unlock()
-	defer u.release()
-	out.done(explainAck(a.Code))
 	return nil
 }
 
@@ -159,11 +179,11 @@ func explainAck(code packet.ReasonCode) error {
 func (u *client) release() {
 	u.mu.Lock()
 	var failed []func()
-	for !u.ended && len(u.held) > 0 && len(u.pending) < u.window {
+	for !u.ended && len(u.held) > 0 && u.inside < u.window {
 		h := u.held[0]
 		u.held = u.held[1:]
 		if err := u.publishLocked(h.p, h.out); err != nil {
-			failed = append(failed, func() { h.out.done(err) })
+			failed = append(failed, func() { h.out.end(err) })
 		}
 	}
 	u.mu.Unlock()

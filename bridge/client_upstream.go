@@ -28,8 +28,10 @@ type client struct {
 	will    bool
 	noEcho  bool // our own publishes do not come back
 	kept    bool // the session outlives the connection
+	exact   bool // ClientOptions.Exactly
 
 	// What the far broker has said in CONNACK.
+	present   bool // it has kept the session
 	window    int
 	aliases   int
 	maxSize   int // of a packet; 0: any
@@ -46,7 +48,8 @@ type client struct {
 	mu      sync.Mutex
 	ended   bool
 	id      uint16                 // the last packet identifier
-	pending map[uint16]*outgoing   // publishes without PUBACK or PUBCOMP, at most window
+	pending map[uint16]*outgoing   // without PUBACK or PUBCOMP
+	inside  int                    // of them that count for the window, and do not exceed it
 	held    []heldPublish          // beyond it: the state of the bridge, where window is 1
 	subs    map[uint16]chan []byte // codes of SUBACK
 	alias   map[string]uint16
@@ -55,8 +58,32 @@ type client struct {
 
 // outgoing is a publish that waits for its answer.
 type outgoing struct {
-	qos  byte
-	done func(error)
+	qos   byte
+	done  func(error)
+	stage stage
+	// received is not nil if the bridge has to be told of PUBREC, and to ask for
+	// PUBREL.
+	received func(error)
+	outside  bool // of an earlier connection: it has no place in the window
+}
+
+// stage is how far a publish of QoS 2 has come.
+type stage byte
+
+const (
+	sent stage = iota
+	received
+	released // PUBREL was sent
+)
+
+// end tells that no answer comes any more.
+func (o *outgoing) end(err error) {
+	switch {
+	case o.received != nil && o.stage == sent:
+		o.received(err)
+	case o.done != nil:
+		o.done(err)
+	}
 }
 
 type heldPublish struct {
@@ -75,6 +102,7 @@ func newClient(l *link, v packet.Version, receive Receive, log *slog.Logger) *cl
 // start is called with the CONNACK of an accepted login.
 func (u *client) start(ack packet.Connack, keepAlive time.Duration) {
 	u.window, u.maxQoS, u.retains, u.keepAlive = 65535, 2, true, keepAlive
+	u.present = ack.SessionPresent
 	if p := ack.Properties; p != nil {
 		if p.ReceiveMaximum > 0 {
 			u.window = int(p.ReceiveMaximum)
@@ -132,6 +160,9 @@ func (u *client) idLocked() uint16 {
 		if u.id++; u.id == 0 {
 			u.id = 1
 		}
+		if u.exact && u.id <= exactIDs {
+			u.id = exactIDs + 1
+		}
 		if u.pending[u.id] == nil && u.subs[u.id] == nil {
 			return u.id
 		}
@@ -141,22 +172,30 @@ func (u *client) idLocked() uint16 {
 
 // Publish is described at Upstream.
 func (u *client) Publish(msg *holdfast.Message, _ bool, done func(error)) {
+	p, err := u.packetOf(msg)
+	if err == nil {
+		if p.QoS == 2 && u.kept {
+			p.QoS = 1 // see MQTT3Connect
+		}
+		err = u.publish(p, &outgoing{qos: p.QoS, done: done})
+	}
+	if err != nil {
+		done(err)
+	}
+}
+
+// packetOf is msg as it is sent.
+func (u *client) packetOf(msg *holdfast.Message) (*packet.Publish, error) {
 	if err := topic.ValidName(msg.Topic); err != nil {
-		done(fmt.Errorf("%w: %w", holdfast.ErrRefused, err))
-		return
+		return nil, fmt.Errorf("%w: %w", holdfast.ErrRefused, err)
 	}
 	p := packet.Publish{QoS: min(msg.QoS, u.maxQoS), Retain: msg.Retain && u.retains, Topic: []byte(msg.Topic), Payload: msg.Payload}
-	if p.QoS == 2 && u.kept {
-		p.QoS = 1 // see MQTT3Connect
-	}
 	if u.version == packet.V5 && msg.Properties != nil {
 		p.Properties = new(packet.Properties)
 		p.Properties.FromMessage(msg.Properties)
 		p.Properties.Message.SubscriptionIDs = nil // [MQTT-3.3.4-6]
 	}
-	if err := u.publish(&p, &outgoing{p.QoS, done}); err != nil {
-		done(err)
-	}
+	return &p, nil
 }
 
 func (u *client) publish(p *packet.Publish, out *outgoing) error {
@@ -165,7 +204,7 @@ func (u *client) publish(p *packet.Publish, out *outgoing) error {
 	if u.ended {
 		return u.unknown()
 	}
-	if p.QoS > 0 && len(u.pending) >= u.window { // [MQTT-3.3.4-9]
+	if p.QoS > 0 && u.inside >= u.window { // [MQTT-3.3.4-9]
 		u.held = append(u.held, heldPublish{p, out})
 		return nil
 	}
@@ -173,7 +212,7 @@ func (u *client) publish(p *packet.Publish, out *outgoing) error {
 }
 
 func (u *client) publishLocked(p *packet.Publish, out *outgoing) error {
-	if p.QoS > 0 {
+	if p.QoS > 0 && p.PacketID == 0 {
 		if p.PacketID = u.idLocked(); p.PacketID == 0 {
 			return errors.New("all packet identifiers are in use") // beyond every window
 		}
@@ -197,6 +236,7 @@ func (u *client) publishLocked(p *packet.Publish, out *outgoing) error {
 	}
 	if p.QoS > 0 {
 		u.pending[p.PacketID] = out
+		u.inside++
 	}
 	u.sendLocked(b)
 	if p.QoS == 0 && !u.written.push(out.done) { // the link has ended, and the teller with it

@@ -30,6 +30,8 @@ type connection struct {
 	quiet  bool // the far broker sends us nothing of our own
 	props  bool // it gets the properties of messages
 
+	exactly *exactly // nil: QoS 2 is at least once
+
 	sinceLow int // messages since the last of the low lane; only forward
 	owed     int // percent of a message, to the backlog; only forward
 
@@ -169,6 +171,9 @@ func (c *connection) serve(parent context.Context) error {
 		c.watch()
 	}()
 	c.online()
+	if c.beginExactly(); c.exactly != nil {
+		c.exactly.settle()
+	}
 	c.b.mark()
 	c.forward()
 	ended := time.Now()
@@ -182,6 +187,9 @@ func (c *connection) serve(parent context.Context) error {
 		if c.farewell(cause) && errors.Is(cause, errSpent) {
 			c.plan.told(c.b.name, overPlanEvery)
 		}
+	}
+	if c.exactly != nil {
+		<-c.exactly.ended
 	}
 	c.dl.end()
 	_ = c.up.Close() // why it ended is in the cause

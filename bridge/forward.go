@@ -19,12 +19,17 @@ const killWindow = 5 * time.Second
 
 // flight is one item between Queue.Next and its end.
 type flight struct {
-	item       holdfast.Item
-	size       int
-	sent       time.Time // zero: not given to the upstream yet
-	done       bool      // the upstream has called back
-	why        error     // the upstream in use cannot carry it; see beside
-	prev, next *flight
+	item holdfast.Item
+	size int
+	sent time.Time // zero: not given to the upstream yet
+	done bool      // the upstream has called back
+	why  error     // the upstream in use cannot carry it; see beside
+	// Of QoS 2 that goes exactly once: its packet identifier, 0 for none; whether
+	// it had it before, and PUBREC has come; and when it has it on disk.
+	packetID        uint16
+	bound, received bool
+	saved           chan error
+	prev, next      *flight
 }
 
 // forward takes from the queue and publishes, as long as there is a connection.
@@ -198,8 +203,20 @@ func (c *connection) send(it holdfast.Item) {
 	if alone && !c.await(func() bool { return c.inflight == 1 }) {
 		return
 	}
+	if c.exactly == nil {
+		c.publish(f)
+	} else if !c.exactly.bind(f) {
+		return
+	}
+	if alone {
+		c.await(func() bool { return c.inflight == 0 })
+	}
+}
+
+// publish gives an item to the upstream.
+func (c *connection) publish(f *flight) {
 	if c.b.echoes != nil && !c.quiet {
-		c.b.markEcho(&it)
+		c.b.markEcho(&f.item)
 	}
 	c.mu.Lock()
 	f.sent = time.Now()
@@ -209,10 +226,11 @@ func (c *connection) send(it holdfast.Item) {
 	c.mu.Unlock()
 	c.b.status.sent.Add(1)
 	c.plan.spend(f.size)
-	c.up.Publish(it.Msg, it.Again, func(err error) { c.finish(f, err) })
-	if alone {
-		c.await(func() bool { return c.inflight == 0 })
+	if f.packetID > 0 {
+		c.exactly.publish(f)
+		return
 	}
+	c.up.Publish(f.item.Msg, f.item.Again, func(err error) { c.finish(f, err) })
 }
 
 // take notes an item that the queue has handed out. From here on it is ended

@@ -34,6 +34,9 @@ type ClientOptions struct {
 	// CleanSession false keeps our subscriptions, and what comes for them, at
 	// the far broker while we are away.
 	CleanSession bool
+	// Exactly makes a connection for Options.FarSession. CleanSession must be
+	// false.
+	Exactly bool
 	// BridgeBit sets, in MQTT 3.1.1, the bit of protocol level 0x84 with which a
 	// broker is told that we are a bridge: mosquitto and some others then do not
 	// send our own publishes back and keep the RETAIN flag. If the broker refuses

@@ -48,6 +48,19 @@ type FreshQueue interface {
 	Len() int
 }
 
+// ExactQueue is a Queue that remembers packet identifiers, for Options.FarSession.
+type ExactQueue interface {
+	Queue
+	// FarSession is what is known, in the order of lanes and positions.
+	FarSession() holdfast.FarSession
+	// ChangeFarSession changes it. It must not block; done is called exactly once,
+	// on any goroutine, also before ChangeFarSession returns: with nil when this
+	// change and all before it are on disk. FarSession knows it at once.
+	ChangeFarSession(c *holdfast.FarSessionChange, done func(error))
+	// Take is Poll for one item, with Again set. It is called before Mark.
+	Take(id holdfast.ItemID) (it holdfast.Item, ok bool, err error)
+}
+
 // Upstream is one connection to a far broker. It is never reused: after Done
 // is closed a new one is made by Connect.
 type Upstream interface {
@@ -75,6 +88,24 @@ type Upstream interface {
 	// Close ends the connection and waits for its goroutines. When it returns,
 	// every done was called; one that comes later is ignored.
 	Close() error
+}
+
+// exactUpstream is an Upstream over which a message can go exactly once, if the
+// session at the far broker outlives the connection.
+type exactUpstream interface {
+	Upstream
+	// Exactly reports whether the far broker takes QoS 2 in a session that
+	// outlives the connection, and whether it has kept that session (CONNACK).
+	// If it does, no other publish has one of the identifiers 1 to exactIDs.
+	Exactly() (ok, present bool)
+	// PublishExactly is Publish with QoS 2 and this packet identifier; again is the
+	// DUP flag. received is called instead of done: with nil when PUBREC has come;
+	// then nothing more is sent for it before Release.
+	PublishExactly(id uint16, msg *holdfast.Message, again bool, received func(error))
+	// Release sends PUBREL, also for an identifier that was not used on this
+	// connection. done is called exactly once, like that of Publish: with nil when
+	// PUBCOMP has come.
+	Release(id uint16, done func(error))
 }
 
 // Receive is called for each message from upstream, one at a time, in order.

@@ -40,6 +40,11 @@ type Status struct {
 	// carries; 0 before the first acknowledgement.
 	InflightLimit int64  `json:"inflight_limit_bytes"`
 	Quarantined   uint64 `json:"quarantined"`
+	// Exactly: what is sent with QoS 2 on this connection comes once. Unsure are
+	// the messages that may have come twice although it was to be so
+	// (Options.FarSession).
+	Exactly bool   `json:"exactly_once"`
+	Unsure  uint64 `json:"unsure"`
 	// Beside are the messages that another upstream has carried, because the one
 	// in use cannot.
 	Beside uint64 `json:"beside"`
@@ -79,6 +84,8 @@ func (b *Bridge) Status() Status {
 	s.Inflight = b.status.inflight.Load()
 	s.InflightLimit = b.status.limit.Load()
 	s.Quarantined = b.status.quarantined.Load()
+	s.Exactly = s.State == Connected && b.status.exactly.Load()
+	s.Unsure = b.status.unsure.Load()
 	s.Beside = b.status.beside.Load()
 	s.Encoded = b.status.encoded.Load()
 	s.Received = b.status.received.Load()
@@ -102,7 +109,8 @@ type status struct {
 	sent, acked, quarantined, encoded, beside atomic.Uint64
 	received, loop, full, refused, unrouted   atomic.Uint64
 	inflight, pending, rtt, limit             atomic.Int64
-	unthinned, unretained                     atomic.Uint64
+	unthinned, unretained, unsure             atomic.Uint64
+	exactly                                   atomic.Bool
 	unthinnedAt                               atomic.Int64 // when it was last logged
 }
 

@@ -9,6 +9,7 @@ package configs
 import (
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -394,4 +395,11 @@ func (c *Config) SocketPath() string {
 		return c.Console.Socket
 	}
 	return filepath.Join(c.Gateway.DataDir, "holdfast.sock")
+}
+
+// ExactlyOnce reports whether the configuration lets messages of QoS 2 cross the
+// bridge exactly once: there is such a route, one upstream, and a session there
+// that is kept. The MQTT client inside a module cannot do it.
+func (b *Bridge) ExactlyOnce() bool {
+	return !b.CleanSession && len(b.Upstreams) == 1 && slices.ContainsFunc(b.Routes, func(r Route) bool { return r.QoS == 2 })
 }

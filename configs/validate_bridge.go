@@ -272,8 +272,8 @@ func (k *checker) promises(b *Bridge, path string) {
 	}
 	for i, r := range b.Routes {
 		at := fmt.Sprintf("%s.route[%d]", path, i)
-		if r.QoS == 2 {
-			k.warn(at+".qos", "across the bridge QoS 2 is at least once: after an outage a message may come twice; write 1 if that is no difference")
+		if why := twice(b, r, modem, mode); r.QoS == 2 && why != "" {
+			k.warn(at+".qos", "after an outage a message of QoS 2 may come twice here: %s; or write 1 if that is no difference", why)
 		}
 		if modem != "" && r.Direction != Out && r.Direction != "" {
 			may, advice := "acknowledges", "let the sender repeat what matters"
@@ -294,6 +294,24 @@ func (k *checker) promises(b *Bridge, path string) {
 			}
 		}
 	}
+}
+
+// twice says why QoS 2 is at least once over a route, and what to do; "" if it is
+// exactly once. modem is one whose own client may carry it.
+func twice(b *Bridge, r Route, modem, mode string) string {
+	switch {
+	case r.Direction == In || r.Direction == Both:
+		return "what comes in is not told from its repetitions"
+	case b.CleanSession:
+		return "with clean_session = true the far broker forgets what it had; take that line out"
+	case len(b.Upstreams) > 1:
+		return "one of several upstreams does not know what another one had; leave one, if they are different brokers"
+	case modem != "" && mode == ModeMQTT:
+		return fmt.Sprintf("the client inside modem %q sends it anew; write mode = \"socket\" if it has sockets", modem)
+	case modem != "":
+		return fmt.Sprintf("if modem %q has no sockets, its own client sends it anew; write mode = \"socket\" to be sure", modem)
+	}
+	return ""
 }
 
 // overlap is topic.Overlap for filters that were not found valid yet.

@@ -133,6 +133,9 @@ func (g *Gateway) makeBridge(c configs.Bridge, q *storage.Queue) (*bridgePart, e
 	for _, r := range c.Routes {
 		o.Routes = append(o.Routes, route(r))
 	}
+	if c.ExactlyOnce() {
+		o.FarSession = clientID(c, c.Upstreams[0]) + " at " + c.Upstreams[0].URL
+	}
 	loops := len(bridge.FindEchoes(o.Routes)) > 0
 	for _, u := range c.Upstreams {
 		plan, _ := g.planFor(c.Name, u)
@@ -295,7 +298,7 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, 
 	}
 	return connect(bridge.ClientOptions{
 		URL: u.URL, ClientID: clientID(b, u), Username: b.Username, Password: password,
-		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, BridgeBit: loops, Will: will,
+		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, Exactly: b.ExactlyOnce(), BridgeBit: loops, Will: will,
 		TLS:  g.tlsOptions(b, u),
 		Dial: dial, ConnectTimeout: wait, MaxPacket: int(g.cfg.Limits.MaxPacketSize),
 		Logger: g.log.With("part", "bridge", "bridge", b.Name),

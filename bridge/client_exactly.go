@@ -1,0 +1,39 @@
+package bridge
+
+import (
+	"holdfast"
+	"holdfast/edge/packet"
+)
+
+// Exactly is described at exactUpstream.
+func (u *client) Exactly() (ok, present bool) { return u.exact && u.maxQoS == 2, u.present }
+
+// PublishExactly is described at exactUpstream.
+func (u *client) PublishExactly(id uint16, msg *holdfast.Message, again bool, received func(error)) {
+	p, err := u.packetOf(msg)
+	if err == nil {
+		p.QoS, p.PacketID, p.Dup = 2, id, again
+		err = u.publish(p, &outgoing{qos: 2, received: received})
+	}
+	if err != nil {
+		received(err)
+	}
+}
+
+// Release is described at exactUpstream.
+func (u *client) Release(id uint16, done func(error)) {
+	u.mu.Lock()
+	if u.ended {
+		u.mu.Unlock()
+		done(u.unknown())
+		return
+	}
+	defer u.mu.Unlock()
+	out := u.pending[id]
+	if out == nil {
+		out = &outgoing{qos: 2, outside: true}
+		u.pending[id] = out
+	}
+	out.stage, out.done = released, done
+	u.sendAckLocked(packet.PUBREL, id)
+}

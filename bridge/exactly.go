@@ -1,0 +1,305 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"holdfast"
+)
+
+// Exactly once (Options.FarSession), for messages of QoS 2 over the one upstream
+// of a bridge whose session at the far broker outlives connections on both sides:
+//
+//	save   the packet identifier belongs to this message     ChangeFarSession
+//	send   PUBLISH
+//	       PUBREC comes
+//	save   it has come                                       ChangeFarSession
+//	send   PUBREL
+//	       PUBCOMP comes
+//	save   the message has left the queue, the identifier is free; one transaction
+//
+// Whatever was sent before a crash is therefore sent again with the identifier
+// that it had, and by it the far broker knows it. What has an identifier goes
+// before all else on a new connection [MQTT-4.4.0-1].
+//
+// Such messages have identifiers of their own, 1 to exactIDs. An identifier may be
+// in use at the far broker although nobody here knows: the message was dropped
+// meanwhile, or the store has lost its tail. A new message would then be taken for
+// a repetition, and be lost. So PUBREL is sent for those of messages that are
+// gone, and, on the first connection of a process, for all that are free; they are
+// used again when PUBCOMP has come. That is what their number is bounded for.
+//
+// If the far broker has lost its session, nobody knows what it had: the messages
+// are sent anew and may come twice. The same holds if the disk takes nothing.
+const exactIDs = 256
+
+// exactly is what goes exactly once on one connection.
+type exactly struct {
+	c     *connection
+	up    exactUpstream
+	queue ExactQueue
+	// line has the flights in the order in which they are sent: each waits until
+	// its identifier is saved, and those behind wait with it.
+	line  *fifo[*flight]
+	ended chan struct{} // closed when inTurn has ended
+
+	mu   sync.Mutex
+	used [exactIDs + 1]bool // by identifier
+	// stored: the queue knows it, or has been told.
+	stored [exactIDs + 1]bool
+	items  map[holdfast.ItemID]holdfast.Bound
+}
+
+// beginExactly prepares c; nothing of QoS 2 goes exactly once if it cannot.
+func (c *connection) beginExactly() {
+	c.b.status.exactly.Store(false)
+	if c.b.farSession == "" {
+		return
+	}
+	up, ok := c.up.(exactUpstream)
+	present := false
+	if ok {
+		ok, present = up.Exactly()
+	}
+	if !ok {
+		c.b.log.Warn("messages of QoS 2 may come twice: this upstream does not take them exactly once", slog.String("upstream", c.name))
+		return
+	}
+	x := &exactly{c: c, up: up, queue: c.b.queue.(ExactQueue), line: newFifo[*flight](), ended: make(chan struct{}), items: map[holdfast.ItemID]holdfast.Bound{}}
+	if err := x.begin(present); err != nil {
+		if c.ctx.Err() == nil {
+			c.b.status.problem(err)
+			c.b.log.Error("messages of QoS 2 may come twice on this connection", slog.Any("error", err))
+		}
+		return
+	}
+	c.exactly = x
+	c.b.status.exactly.Store(true)
+	go x.inTurn()
+}
+
+// begin makes sure that the queue and the far broker mean the same session.
+func (x *exactly) begin(present bool) error {
+	c, far := x.c, x.queue.FarSession()
+	change := &holdfast.FarSessionChange{}
+	if !present || far.Name != c.b.farSession {
+		change.Begin = &c.b.farSession
+		unsure := 0
+		for _, b := range far.Bound {
+			if !b.Gone {
+				unsure++
+			}
+		}
+		if unsure > 0 {
+			c.b.status.unsure.Add(uint64(unsure))
+			c.b.log.Warn("the far broker does not know the session that messages of QoS 2 were sent in: they are sent again and may come twice",
+				slog.String("upstream", c.name), slog.Int("messages", unsure))
+		}
+	}
+	if !present {
+		c.b.exactClean.Store(true)
+	}
+	// Also without a change: what earlier connections have changed must be on
+	// disk before it is acted upon.
+	if err := x.save(c.ctx, change); err != nil {
+		return fmt.Errorf("remember the session at the far broker: %w", err)
+	}
+	return nil
+}
+
+// save is ChangeFarSession, and waits for it.
+func (x *exactly) save(ctx context.Context, change *holdfast.FarSessionChange) error {
+	done := make(chan error, 1)
+	x.queue.ChangeFarSession(change, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// settle is called before anything else is sent. It sends again what has an
+// identifier, and frees the others.
+func (x *exactly) settle() {
+	x.mu.Lock()
+	bound := x.queue.FarSession().Bound
+	for _, b := range bound {
+		if b.PacketID == 0 || b.PacketID > exactIDs {
+			continue
+		}
+		x.used[b.PacketID], x.stored[b.PacketID] = true, true
+		if !b.Gone {
+			x.items[b.Item] = b
+		}
+	}
+	var doubtful []uint16
+	if !x.c.b.exactClean.Load() {
+		for id := uint16(1); id <= exactIDs; id++ {
+			if !x.used[id] {
+				x.used[id] = true
+				doubtful = append(doubtful, id)
+			}
+		}
+	}
+	x.mu.Unlock()
+	for _, b := range bound {
+		if b.Gone {
+			doubtful = append(doubtful, b.PacketID)
+			continue
+		}
+		it, ok, err := x.queue.Take(b.Item)
+		if err != nil {
+			x.c.b.log.Error("a message of QoS 2 cannot be read", slog.Any("error", err))
+		}
+		if ok { // if not, it comes in its turn, and keeps its identifier
+			x.c.send(it)
+		}
+	}
+	x.clean(doubtful)
+}
+
+// clean has the far broker forget identifiers that no message has.
+func (x *exactly) clean(ids []uint16) {
+	left := len(ids) // guarded by mu, once the first is released
+	if left == 0 {
+		x.c.b.exactClean.Store(true)
+	}
+	for _, id := range ids {
+		x.up.Release(id, func(err error) {
+			if err != nil {
+				return // the connection has ended
+			}
+			x.free(id)
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			if left--; left == 0 {
+				x.c.b.exactClean.Store(true)
+			}
+		})
+	}
+}
+
+// free lets an identifier be used again, here and on disk.
+func (x *exactly) free(id uint16) {
+	x.mu.Lock()
+	stored := x.stored[id]
+	x.stored[id] = false
+	x.mu.Unlock()
+	if stored {
+		x.queue.ChangeFarSession(&holdfast.FarSessionChange{Free: []uint16{id}}, func(error) {}) // at worst it is freed once more
+	}
+	x.unuse(id)
+}
+
+func (x *exactly) unuse(id uint16) {
+	x.mu.Lock()
+	x.used[id], x.stored[id] = false, false
+	x.mu.Unlock()
+	signal(x.c.room)
+}
+
+// bind gives f its identifier, which it may have had before, and puts it into the
+// line. It waits for one to be free, and reports false if the connection has ended
+// before.
+func (x *exactly) bind(f *flight) bool {
+	if f.item.Msg.QoS == 2 && !x.c.await(func() bool { return x.identify(f) }) {
+		return false
+	}
+	if f.packetID > 0 && !f.bound {
+		f.saved = make(chan error, 1)
+		b := holdfast.Bound{PacketID: f.packetID, Item: f.item.ID}
+		x.queue.ChangeFarSession(&holdfast.FarSessionChange{Bind: []holdfast.Bound{b}}, func(err error) { f.saved <- err })
+	}
+	x.line.push(f)
+	return true
+}
+
+// identify takes an identifier for f.
+func (x *exactly) identify(f *flight) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if b, ok := x.items[f.item.ID]; ok {
+		f.packetID, f.bound, f.received = b.PacketID, true, b.Received
+		delete(x.items, f.item.ID)
+		return true
+	}
+	for id := uint16(1); id <= exactIDs; id++ {
+		if !x.used[id] {
+			x.used[id], x.stored[id] = true, true
+			f.packetID = id
+			return true
+		}
+	}
+	return false
+}
+
+// inTurn sends what is in the line, until the connection ends.
+func (x *exactly) inTurn() {
+	defer close(x.ended)
+	for {
+		f, ok := x.line.pop(x.c.ctx.Done())
+		if !ok {
+			return
+		}
+		if f.saved != nil {
+			select {
+			case err := <-f.saved:
+				if err != nil {
+					x.doubt(err)
+					x.free(f.packetID)
+					f.packetID = 0
+				}
+			case <-x.c.ctx.Done():
+				return
+			}
+		}
+		x.c.publish(f)
+	}
+}
+
+// doubt notes that a message may come twice because something was not saved.
+func (x *exactly) doubt(err error) {
+	if x.c.b.status.unsure.Add(1) == 1 {
+		x.c.b.log.Error("messages of QoS 2 may come twice: what is known of them cannot be stored", slog.Any("error", err))
+	}
+}
+
+// publish sends f, or what is left of its delivery.
+func (x *exactly) publish(f *flight) {
+	if f.received {
+		x.release(f)
+		return
+	}
+	x.up.PublishExactly(f.packetID, f.item.Msg, f.bound, func(err error) { x.answered(f, err) })
+}
+
+// answered is PUBREC, or the end of the connection.
+func (x *exactly) answered(f *flight, err error) {
+	if err == nil {
+		b := holdfast.Bound{PacketID: f.packetID, Item: f.item.ID, Received: true}
+		x.queue.ChangeFarSession(&holdfast.FarSessionChange{Bind: []holdfast.Bound{b}}, func(err error) {
+			if err != nil {
+				x.doubt(err) // only if the process ends before PUBCOMP
+			}
+			x.release(f)
+		})
+		return
+	}
+	x.c.finish(f, err)
+	if errors.Is(err, holdfast.ErrRefused) || errors.Is(err, holdfast.ErrTooLarge) || errors.Is(err, errLater) {
+		x.free(f.packetID) // the far broker has nothing of it
+	}
+}
+
+func (x *exactly) release(f *flight) {
+	x.up.Release(f.packetID, func(err error) {
+		x.c.finish(f, err) // its Ack frees the identifier on disk
+		if err == nil {
+			x.unuse(f.packetID)
+		}
+	})
+}
