@@ -81,6 +81,18 @@ func (c *connection) beginExactly() {
 	go x.inTurn()
 }
 
+// noteLoss is for a connection on which nothing goes exactly once: if it has begun
+// a new session at the far broker, the next one must not take that for the old one.
+func (b *Bridge) noteLoss(up Upstream) {
+	x, ok := up.(exactUpstream)
+	if b.farSession == "" || !ok {
+		return
+	}
+	if ok, present := x.Exactly(); ok && !present {
+		b.queue.(ExactQueue).ChangeFarSession(&holdfast.FarSessionChange{Begin: new(string)}, func(error) {})
+	}
+}
+
 // begin makes sure that the queue and the far broker mean the same session.
 func (x *exactly) begin(present bool) error {
 	c, far := x.c, x.queue.FarSession()
@@ -150,6 +162,9 @@ func (x *exactly) settle() {
 		if b.Gone {
 			doubtful = append(doubtful, b.PacketID)
 			continue
+		}
+		if lanes, _ := x.c.plan.lanes(); !lanes.Has(b.Item.Lane()) {
+			continue // it keeps its identifier until the plan lets it go
 		}
 		it, ok, err := x.queue.Take(b.Item)
 		if err != nil {
