@@ -442,7 +442,16 @@ func (s *levelsController) dropPrefixes('
 '
 	# A change of the MANIFEST that was not written is not kept in memory, where
 	# it would fail every merge to come, and what there is of it in the file goes,
-	# or the next change would be behind garbage.
+	# or the next change would be behind garbage. If that fails too, the next one
+	# begins with a new file.
+	change manifest.go \
+		'	// Used to track the current state of the manifest, used when rewriting.
+	manifest Manifest
+' \
+		'	// Used to track the current state of the manifest, used when rewriting.
+	manifest Manifest
+	unsure   bool
+'
 	change manifest.go \
 		'func (mf *manifestFile) addChanges(changesParam []*pb.ManifestChange, opt Options) error {
 ' \
@@ -453,7 +462,13 @@ func (s *levelsController) dropPrefixes('
 		return err
 	}
 ' \
-		'	end, err := mf.fp.Seek(0, io.SeekCurrent)
+		'	if mf.unsure { // nobody knows what the file says
+		if err := mf.rewrite(); err != nil {
+			return err
+		}
+		mf.unsure = false
+	}
+	end, err := mf.fp.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return err
 	}
@@ -471,9 +486,7 @@ func (s *levelsController) dropPrefixes('
 		if err == nil {
 			err = syncFunc(mf.fp)
 		}
-		if err != nil {
-			_ = mf.fp.Close() // nobody knows what it says
-		}
+		mf.unsure = err != nil
 	}()
 	if err := applyChangeSet(&mf.manifest, &changes, opt); err != nil {
 		return err

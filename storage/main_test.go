@@ -8,11 +8,14 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"holdfast/storage/storagetest/badcard"
 )
 
 // TestMain runs a child's part if it is one, and else checks that no test has
 // left a goroutine behind.
 func TestMain(m *testing.M) {
+	badcard.Serve()
 	if dir := os.Getenv("HOLDFAST_TEST_CHILD"); dir != "" {
 		child(dir)
 		os.Exit(0)
