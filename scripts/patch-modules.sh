@@ -127,6 +127,34 @@ func (t *Throttle) keep(err error) {
 	default:
 	}
 }
+
+// CatchFault makes an error of a fault in the function that defers what it returns.
+func CatchFault(err *error) func() {
+	old := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(old)
+		p := recover()
+		if p == nil {
+			return
+		}
+		fault, ok := p.(interface {
+			error
+			Addr() uintptr
+		})
+		if !ok {
+			panic(p)
+		}
+		*err = fault
+	}
+}
+'
+	change y/y.go \
+		'	"reflect"
+	"strconv"
+' \
+		'	"reflect"
+	"runtime/debug"
+	"strconv"
 '
 	change y/y.go \
 		'		t.errCh <- err
@@ -196,6 +224,81 @@ func (t *Throttle) keep(err error) {
 	"runtime/debug"
 	"sort"
 '
+	# So it is where a page of a new file cannot be had to be written to: a commit
+	# fails, or the flush of a memtable, which is tried again.
+	change db.go \
+		'func (db *DB) writeToLSM(b *request) error {
+' \
+		'func (db *DB) writeToLSM(b *request) (rerr error) {
+	defer y.CatchFault(&rerr)()
+'
+	change table/table.go \
+		'	written := bd.Copy(mf.Data)
+	y.AssertTrue(written == len(mf.Data))
+' \
+		'	if err := fill(mf.Data, bd); err != nil {
+		_ = mf.Delete()
+		return nil, y.Wrapf(err, "while writing %s", fname)
+	}
+'
+	change table/table.go \
+		'// OpenTable assumes file has only one table and opens it. Takes ownership of fd upon function
+' \
+		'func fill(data []byte, bd buildData) (err error) {
+	defer y.CatchFault(&err)()
+	written := bd.Copy(data)
+	y.AssertTrue(written == len(data))
+	return nil
+}
+
+// OpenTable assumes file has only one table and opens it. Takes ownership of fd upon function
+'
+	# Whoever has waited five seconds for a memtable which cannot be flushed is told
+	# so, instead of waiting for as long as that lasts.
+	change db.go \
+		'	flushCond *sync.Cond
+' \
+		'	flushCond *sync.Cond
+	flushErr  error // why the flush has failed again and again; guarded by lock
+'
+	change db.go \
+		'				return errNoRoom
+			}
+			db.flushCond.Wait()
+' \
+		'				return errNoRoom
+			}
+			if db.flushErr != nil {
+				mt.DecrRef()
+				return y.Wrapf(db.flushErr, "cannot flush a mem table")
+			}
+			db.flushCond.Wait()
+'
+	change db.go \
+		'		for {
+			if err := db.handleMemTableFlush(mt, nil); err != nil {
+				// Encountered error. Retry indefinitely.
+				db.opt.Errorf("error flushing memtable to disk: %v, retrying", err)
+' \
+		'		for failed := 1; ; failed++ {
+			if err := db.handleMemTableFlush(mt, nil); err != nil {
+				// Encountered error. Retry indefinitely.
+				db.opt.Errorf("error flushing memtable to disk: %v, retrying", err)
+				if failed == 5 {
+					db.lock.Lock()
+					db.flushErr = err
+					db.lock.Unlock()
+					db.flushCond.Broadcast()
+				}
+'
+	change db.go \
+		'			// Update s.imm. Need a lock.
+			db.lock.Lock()
+' \
+		'			// Update s.imm. Need a lock.
+			db.lock.Lock()
+			db.flushErr = nil
+'
 	# A table that was not written goes, or each new try would leave one.
 	change table/table.go \
 		'		return nil, y.Wrapf(err, "while calling msync on %s", fname)
@@ -258,7 +361,8 @@ func (t *Throttle) keep(err error) {
 		'func (db *DB) ensureRoomForWrite() error {
 	var err error
 ' \
-		'func (db *DB) ensureRoomForWrite() error {
+		'func (db *DB) ensureRoomForWrite() (rerr error) {
+	defer y.CatchFault(&rerr)()
 '
 	# The same where prefixes are dropped; and the memtable that could not be
 	# flushed stays in its place. Everyone waits meanwhile: where nothing of what is
