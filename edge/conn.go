@@ -77,7 +77,7 @@ type conn struct {
 	taken   []byte
 	written int
 	later   bool
-	raw     *rawWriter // nil: it cannot be written to without waiting
+	raw     *rawSocket // nil: it cannot be written to without waiting
 
 	retained waitingRetained // see sendRetained
 
@@ -107,12 +107,13 @@ func newConn(s *Server, nc net.Conn) *conn {
 		remote = remoteUnix // the other end has no name
 	}
 	c := &conn{
-		srv: s, nc: nc, remote: remote, raw: newRawWriter(nc),
+		srv: s, nc: nc, remote: remote,
 		buf:    make([]byte, firstBuffer),
 		pen:    make(chan struct{}, 1),
 		closed: make(chan struct{}),
 		gone:   make(chan struct{}),
 	}
+	c.raw = newRawSocket(c)
 	c.pen <- struct{}{}
 	return c
 }

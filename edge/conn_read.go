@@ -25,6 +25,7 @@ const (
 func (c *conn) readLoop() error {
 	c.nc.SetReadDeadline(time.Now().Add(c.srv.limits.ConnectTimeout))
 	defer c.knownNow()
+	defer c.giveBack()
 	for {
 		handled, err := c.handleBuffered()
 		if err != nil {
@@ -46,7 +47,7 @@ func (c *conn) readLoop() error {
 		if c.isClosing() {
 			return c.reason()
 		}
-		n, err := c.nc.Read(c.buf[c.w:])
+		n, err := c.read()
 		c.w += n
 		c.srv.stats.bytesReceived.Add(uint64(n))
 		if n == 0 && err != nil {
@@ -100,14 +101,25 @@ func (c *conn) makeRoom() error {
 				return errors.New("too many clients are in the middle of a large CONNECT")
 			}
 		}
-		c.buf = append(c.buf, make([]byte, len(c.buf))...)
-	case c.w == 0 && len(c.buf) > 64<<10:
+		c.grow()
+	case c.w == 0 && c.raw == nil && len(c.buf) > 64<<10:
 		c.buf = make([]byte, firstBuffer)
 	}
 	if c.sess != nil {
 		c.knownNow()
 	}
 	return nil
+}
+
+// grow makes the buffer twice as large, for a packet that is larger.
+func (c *conn) grow() {
+	larger := make([]byte, 2*len(c.buf))
+	copy(larger, c.buf[:c.w])
+	c.buf = larger
+	if c.raw != nil && c.raw.lent != nil {
+		readBuffers.Put(c.raw.lent)
+		c.raw.lent = nil
+	}
 }
 
 // knownNow ends the time in which the connection's buffer counts as early.

@@ -2,8 +2,6 @@ package edge
 
 import (
 	"fmt"
-	"net"
-	"syscall"
 	"time"
 
 	"holdfast"
@@ -124,53 +122,6 @@ func (c *conn) writeNow() bool {
 		}
 	}
 	return false
-}
-
-// rawWriter writes to a socket without waiting until it takes more.
-type rawWriter struct {
-	conn syscall.RawConn
-	try  func(fd uintptr) bool // made once, to save an allocation
-	b    []byte
-	n    int
-	err  error
-}
-
-// newRawWriter returns nil for what is no socket itself: TLS, WebSocket.
-func newRawWriter(nc net.Conn) *rawWriter {
-	var sc syscall.Conn
-	switch nc := nc.(type) {
-	case *net.TCPConn:
-		sc = nc
-	case *net.UnixConn:
-		sc = nc
-	default:
-		return nil
-	}
-	conn, err := sc.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	w := &rawWriter{conn: conn}
-	w.try = func(fd uintptr) bool {
-		for {
-			if w.n, w.err = syscall.Write(int(fd), w.b); w.err != syscall.EINTR {
-				return true
-			}
-		}
-	}
-	return w
-}
-
-// tryWrite writes as much as the socket has room for. It has the pen.
-func (c *conn) tryWrite(b []byte) (n int, err error) {
-	w := c.raw
-	w.b, w.n, w.err = b, 0, nil
-	err = w.conn.Write(w.try)
-	w.b = nil
-	if err == nil && w.err != syscall.EAGAIN {
-		err = w.err
-	}
-	return max(w.n, 0), err
 }
 
 // gather makes sure that there is something in taken to be written, and reports

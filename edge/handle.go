@@ -17,14 +17,11 @@ var (
 // handle is called by the reader for each packet. body is valid until it
 // returns. An error ends the connection, and is what the log says of it.
 func (c *conn) handle(h packet.Header, body []byte) error {
-	if mayWait(h.Type) {
-		c.endBatch()
-	}
 	if c.sess == nil {
 		if h.Type != packet.CONNECT {
 			return fmt.Errorf("the first packet is %v, not CONNECT [MQTT-3.1.0-1]", h.Type)
 		}
-		return c.handleConnect(body)
+		return c.apart(c.handleConnect, body)
 	}
 	switch h.Type {
 	case packet.CONNECT:
@@ -40,9 +37,9 @@ func (c *conn) handle(h packet.Header, body []byte) error {
 	case packet.PUBCOMP:
 		return c.handlePubcomp(body)
 	case packet.SUBSCRIBE:
-		return c.handleSubscribe(body)
+		return c.apart(c.handleSubscribe, body)
 	case packet.UNSUBSCRIBE:
-		return c.handleUnsubscribe(body)
+		return c.apart(c.handleUnsubscribe, body)
 	case packet.PINGREQ:
 		if len(body) != 0 {
 			return errors.New("malformed packet: PINGREQ has no body (3.12)")
@@ -57,8 +54,12 @@ func (c *conn) handle(h packet.Header, body []byte) error {
 	return &packet.Error{Code: packet.ProtocolError, Text: h.Type.String() + " is not for a client to send"}
 }
 
-// mayWait reports whether handling a packet of this type may wait for the disk or
-// for another connection.
-func mayWait(t packet.Type) bool {
-	return t == packet.CONNECT || t == packet.SUBSCRIBE || t == packet.UNSUBSCRIBE
+// apart handles a packet that may wait for the disk or for another connection. It
+// does so on a goroutine of its own: the reader, which lives as long as its
+// connection, would keep the stack of the deepest call that it has ever made.
+func (c *conn) apart(handle func(body []byte) error, body []byte) error {
+	c.endBatch()
+	done := make(chan error, 1)
+	go func() { done <- handle(body) }()
+	return <-done
 }
