@@ -47,13 +47,23 @@ func (c *cardStore) add(n int) {
 	}
 }
 
+// close closes the store, and looks whether all of its files are as they should be.
+func (c *cardStore) close() {
+	c.t.Helper()
+	if err := c.s.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	x, err := examine(c.dir, -1, nil)
+	if err != nil || len(x.findings) > 0 {
+		c.t.Fatalf("%v %+v", err, x.findings)
+	}
+}
+
 // table has a message in a table of its own.
 func (c *cardStore) table() {
 	c.t.Helper()
 	c.add(1)
-	if err := c.s.Close(); err != nil {
-		c.t.Fatal(err)
-	}
+	c.close()
 	c.open()
 }
 
@@ -77,16 +87,10 @@ func (c *cardStore) merged() bool {
 	return levels[0].NumTables < 2 && deep > 0
 }
 
-// complete closes the store, and looks whether everything is where it belongs.
+// complete looks whether everything is there after a restart.
 func (c *cardStore) complete() {
 	c.t.Helper()
-	if err := c.s.Close(); err != nil {
-		c.t.Fatal(err)
-	}
-	x, err := examine(c.dir, -1, nil)
-	if err != nil || len(x.findings) > 0 {
-		c.t.Errorf("%v %+v", err, x.findings)
-	}
+	c.close()
 	c.open()
 	got := drain(c.t, c.q)
 	if books := c.q.Ledger()["r"]; len(got) != c.n || books.Lost != 0 || !books.Balanced() {
