@@ -194,6 +194,7 @@ func (l *lane) settleSpanLocked(from, to uint64, bytes int64) (n uint64) {
 	}
 	n = l.settled.add(from, to)
 	l.settledCount += n
+	l.ahead = max(l.ahead, to)
 	mark := l.settled.takeBelow(l.low)
 	l.settledCount -= mark - l.low
 	l.low = mark

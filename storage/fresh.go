@@ -23,26 +23,11 @@ func (q *Queue) Mark() (end, settled [holdfast.LaneCount]uint64) {
 	for id, l := range q.lanes {
 		l.fresh = l.next
 		end[id] = l.next
-		settled[id] = l.lastSettledLocked()
+		if l.ahead > l.low {
+			settled[id] = l.ahead
+		}
 	}
 	return end, settled
-}
-
-// lastSettledLocked is the position behind the last that was acknowledged or
-// dropped behind a message that was not; 0 if there is none. The positions that
-// the opening has skipped are none of these.
-func (l *lane) lastSettledLocked() uint64 {
-	n := len(l.settled.r)
-	if n > 0 && l.settled.r[n-1].to == l.skipped.to {
-		if last := l.settled.r[n-1]; last.from < l.skipped.from {
-			return l.skipped.from
-		}
-		n--
-	}
-	if n == 0 {
-		return 0
-	}
-	return l.settled.r[n-1].to
 }
 
 // PollFresh hands out the next item behind Mark of the most urgent lane in lanes;

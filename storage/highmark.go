@@ -156,7 +156,7 @@ func readMarks(dir string) (*marks, error) {
 func seqOf(rows map[string][]byte) (seq uint64) {
 	for key, value := range rows {
 		if key[5] == metaLane {
-			if d, err := unseal(value, laneVersion, "lane"); err == nil {
+			if d, _, err := unsealLane(value); err == nil {
 				seq = max(seq, d.uvarint())
 			}
 		}

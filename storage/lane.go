@@ -53,9 +53,10 @@ type lane struct {
 	// durableLow is the mark that is on disk.
 	low, durableLow uint64
 	settled         rangeSet
-	// skipped is what the opening has put into settled (lives.go).
-	skipped      span
-	settledCount uint64
+	settledCount    uint64
+	// ahead is the position behind the last message that came to its end while one
+	// before it had not.
+	ahead uint64
 	// bytes counts what is not settled; mostBytes is the most of it since the
 	// lane was last about empty.
 	bytes, mostBytes int64
@@ -114,7 +115,11 @@ func (l *lane) uncommittedLocked() (n uint64) {
 	return n
 }
 
-const laneVersion = 1
+// laneVersion is that of the row of a lane; firstLaneVersion had no ahead.
+const (
+	laneVersion      = 2
+	firstLaneVersion = 1
+)
 
 // stateLocked is the row of the lane. It ends before the first message that
 // waits in memory: a crash must not leave positions without a message.
@@ -132,29 +137,45 @@ func (l *lane) stateLocked(seq uint64) []byte {
 	b = binary.AppendUvarint(b, uint64(max(l.bytes-l.waitingBytes, 0)))
 	b = binary.AppendUvarint(b, uint64(l.chunkBytes))
 	b = binary.AppendUvarint(b, l.swept)
+	b = binary.AppendUvarint(b, l.ahead)
 	return seal(settled.appendTo(b, l.low))
 }
 
 // restore reads the row of the lane and returns the number of the transaction
 // that wrote it.
 func (l *lane) restore(v []byte) (seq uint64, err error) {
-	d, err := unseal(v, laneVersion, "lane")
+	d, first, err := unsealLane(v)
 	if err != nil {
 		return 0, err
 	}
 	seq = d.uvarint()
 	next, low := d.uvarint(), d.uvarint()
 	bytes, chunkBytes, swept := d.uvarint(), d.uvarint(), d.uvarint()
+	ahead := uint64(0)
+	if !first {
+		ahead = d.uvarint()
+	}
 	set := d.ranges(low)
+	if n := len(set.r); first && n > 0 {
+		ahead = set.r[n-1].to
+	}
 	n := set.count()
 	if d.bad || len(d.b) != 0 || low == 0 || low > next || next >= 1<<60 || next-low < n || bytes >= 1<<60 || chunkBytes >= 1<<31 {
 		return 0, corrupt("lane")
 	}
 	l.next, l.low, l.chunkBytes, l.swept = next, low, int(chunkBytes), swept
 	l.addBytes(int64(bytes) - l.bytes)
-	l.settled, l.settledCount = set, n
+	l.settled, l.settledCount, l.ahead = set, n, ahead
 	l.startLocked()
 	return seq, nil
+}
+
+func unsealLane(v []byte) (d decoder, first bool, err error) {
+	if d, err = unseal(v, laneVersion, "lane"); err != nil {
+		d, err = unseal(v, firstLaneVersion, "lane")
+		first = true
+	}
+	return d, first, err
 }
 
 // startLocked begins a life with nothing in memory.
@@ -177,6 +198,7 @@ func (l *lane) settleLocked(pos uint64, size uint32) {
 		l.low = mark
 	} else {
 		l.settledCount += l.settled.add(pos, pos+1)
+		l.ahead = max(l.ahead, pos+1)
 	}
 	l.addBytes(-int64(size))
 	if l.depth() == 0 || l.bytes < 0 {

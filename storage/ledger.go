@@ -298,6 +298,7 @@ func (l *lane) forgetLocked(from, to uint64) uint64 {
 		}
 		n += end - pos
 		l.settledCount += l.settled.add(pos, end)
+		l.ahead = max(l.ahead, end)
 		pos = end
 	}
 	mark := l.settled.takeBelow(l.low)

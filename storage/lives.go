@@ -91,7 +91,6 @@ func (l *lane) skipLocked(life uint64) {
 	if to <= l.next {
 		to = l.next + lifePositions
 	}
-	l.skipped = span{l.next, to}
 	l.settledCount += l.settled.add(l.next, to)
 	l.next = to
 	mark := l.settled.takeBelow(l.low)

@@ -115,14 +115,43 @@ func TestSkippedPositionsAreNotTakenForAcknowledgedOnes(t *testing.T) {
 		}
 		fill(t, s, other, 0, 1) // and the acknowledgement with it
 		s.Crash()
-		s, q = openLife(t, memory, false)
 		want := uint64(0)
 		if acked > 0 {
 			want = acked + 1
 		}
-		if _, settled := q.Mark(); settled[holdfast.Normal] != want {
-			t.Errorf("with %d acknowledged: settled up to %d, want %d", acked, settled[holdfast.Normal], want)
+		for life := range 6 {
+			s, q = openLife(t, memory, false)
+			if _, settled := q.Mark(); settled[holdfast.Normal] != want {
+				t.Errorf("with %d acknowledged, in life %d: settled up to %d, want %d", acked, life, settled[holdfast.Normal], want)
+			}
+			switch life {
+			case 2:
+				fill(t, s, q, 5, 6)
+			case 4:
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.Crash()
 		}
-		s.Crash()
+	}
+}
+
+// The first rows of progress do not say what was acknowledged ahead.
+func TestTheFirstRowsOfProgressAreRead(t *testing.T) {
+	_, q := openLife(t, &Memory{}, false)
+	l := q.lanes[holdfast.Normal]
+	for _, c := range []struct {
+		row   []byte
+		ahead uint64
+	}{
+		{[]byte{firstLaneVersion, 7, 20, 3, 100, 0, 3, 1, 2, 4}, 9},
+		{[]byte{firstLaneVersion, 7, 20, 3, 100, 0, 3, 0}, 0},
+		{[]byte{laneVersion, 7, 20, 3, 100, 0, 3, 6, 1, 2, 4}, 6},
+	} {
+		seq, err := l.restore(seal(c.row))
+		if err != nil || seq != 7 || l.next != 20 || l.low != 3 || l.ahead != c.ahead {
+			t.Errorf("%v: %v, transaction %d, next %d, low %d, ahead %d", c.row, err, seq, l.next, l.low, l.ahead)
+		}
 	}
 }
