@@ -13,6 +13,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"holdfast/cmd/holdfast/fold"
 	"holdfast/cmd/holdfast/gateway"
 	"holdfast/configs"
 )
@@ -98,7 +99,9 @@ func identify(cmd *cobra.Command, cfg *configs.Config) configs.Identity {
 // runGateway runs a gateway until ctx ends. reload reads its configuration again.
 func runGateway(ctx context.Context, cfg *configs.Config, reload func() (*configs.Config, error)) error {
 	limitMemory()
-	log := newLogger(cfg.Log)
+	folded := fold.New(newLogger(cfg.Log).Handler())
+	defer folded.Flush()
+	log := slog.New(folded)
 	// From here on SIGHUP does not end the process any more.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
