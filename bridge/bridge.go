@@ -65,6 +65,8 @@ type UpstreamOption struct {
 	ClientID string
 	// Plan is the data plan that it goes over; nil if there is none. See plan.go.
 	Plan *Plan
+	// Adaptive is the keep-alive that Connect learns; nil if it is a fixed one.
+	Adaptive *Adaptive
 	// CarriesAll says that every message can go this way.
 	CarriesAll bool
 	// Beside makes a connection that only carries messages up, without a will,

@@ -82,7 +82,11 @@ func MQTT5Connect(o ClientOptions) Connect {
 // connect makes one connection. noEcho asks the far broker not to send us what
 // we publish.
 func (o *ClientOptions) connect(ctx context.Context, wires *wireMaker, receive Receive, v packet.Version, noEcho bool) (*client, error) {
-	login, err := o.login(v, noEcho)
+	keepAlive := o.KeepAlive
+	if o.Adaptive != nil {
+		keepAlive = o.Adaptive.longest()
+	}
+	login, err := o.login(v, noEcho, keepAlive)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +101,7 @@ func (o *ClientOptions) connect(ctx context.Context, wires *wireMaker, receive R
 		maxIn += propertyRoom
 	}
 	u := newClient(newLink(wire, maxIn), v, receive, o.Logger)
-	u.will, u.noEcho, u.kept = o.Will != nil, noEcho, !o.CleanSession
+	u.will, u.noEcho, u.kept, u.adaptive = o.Will != nil, noEcho, !o.CleanSession, o.Adaptive
 	u.exact = o.Exactly && u.kept
 	giveUp := context.AfterFunc(ctx, func() {
 		u.link.end(ctx.Err())
@@ -109,7 +113,7 @@ func (o *ClientOptions) connect(ctx context.Context, wires *wireMaker, receive R
 		err = ctx.Err()
 	}
 	if err == nil && ack.Code == 0 {
-		u.start(ack, o.KeepAlive)
+		u.start(ack, keepAlive)
 		return u, nil
 	}
 	u.link.end(errLinkClosed)
@@ -132,9 +136,9 @@ func (o *ClientOptions) connect(ctx context.Context, wires *wireMaker, receive R
 }
 
 // login is CONNECT.
-func (o *ClientOptions) login(v packet.Version, noEcho bool) ([]byte, error) {
+func (o *ClientOptions) login(v packet.Version, noEcho bool, keepAlive time.Duration) ([]byte, error) {
 	c := packet.Connect{
-		Version: v, CleanStart: o.CleanSession, KeepAlive: uint16(o.KeepAlive / time.Second),
+		Version: v, CleanStart: o.CleanSession, KeepAlive: uint16(keepAlive / time.Second),
 		ClientID: o.ClientID, Username: o.Username, HasUsername: o.Username != "",
 	}
 	if v == packet.V5 {

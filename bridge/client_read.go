@@ -19,10 +19,16 @@ func (u *client) reader() {
 		var body []byte
 		if h, body, err = u.readPacket(); err == nil {
 			u.heard.Store(int64(time.Since(u.begun)))
+			if idle := u.probe.Swap(0); idle > 0 && u.adaptive != nil {
+				u.adaptive.survived(time.Duration(idle))
+			}
 			err = u.handle(h, body)
 		}
 	}
 	u.link.end(u.lostByRead(err))
+	if idle := u.probe.Load(); idle > 0 && u.adaptive != nil && diedSilently(u.link.reason()) {
+		u.adaptive.died(time.Duration(idle))
+	}
 	u.mu.Lock()
 	u.ended = true
 	pending, held := u.pending, u.held

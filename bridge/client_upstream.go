@@ -37,12 +37,15 @@ type client struct {
 	maxSize   int // of a packet; 0: any
 	maxQoS    byte
 	retains   bool
-	keepAlive time.Duration
+	keepAlive time.Duration // the longest that nothing may be sent
+	told      time.Duration // the same as the far broker was told; it may have wanted less
+	adaptive  *Adaptive     // knows better; nil if not
 
 	written *fifo[func(error)] // done of QoS 0
 	wg      sync.WaitGroup
 	wrote   atomic.Int64 // when a packet was last sent, in nanoseconds since begun
 	heard   atomic.Int64 // when one came
+	probe   atomic.Int64 // the silence before what was sent last and has no answer; 0: none
 	begun   time.Time
 
 	mu      sync.Mutex
@@ -101,7 +104,7 @@ func newClient(l *link, v packet.Version, receive Receive, log *slog.Logger) *cl
 
 // start is called with the CONNACK of an accepted login.
 func (u *client) start(ack packet.Connack, keepAlive time.Duration) {
-	u.window, u.maxQoS, u.retains, u.keepAlive = 65535, 2, true, keepAlive
+	u.window, u.maxQoS, u.retains, u.keepAlive, u.told = 65535, 2, true, keepAlive, keepAlive
 	u.present = ack.SessionPresent
 	if p := ack.Properties; p != nil {
 		if p.ReceiveMaximum > 0 {
@@ -150,7 +153,11 @@ func (u *client) unknown() error {
 
 // sendLocked writes a packet; the link does not wait for the network.
 func (u *client) sendLocked(b []byte) {
-	u.wrote.Store(int64(time.Since(u.begun)))
+	now := int64(time.Since(u.begun))
+	if idle := now - max(u.wrote.Load(), u.heard.Load()); idle >= int64(probeIdle) {
+		u.probe.CompareAndSwap(0, idle)
+	}
+	u.wrote.Store(now)
 	_, _ = u.link.Write(b) // an error is that of the link, which ends
 }
 
@@ -323,23 +330,29 @@ func (u *client) teller() {
 // or nothing was heard for it, as with QoS 0 on a dead link, and ends a link on which nothing comes back.
 func (u *client) pinger() {
 	defer u.wg.Done()
-	if u.keepAlive == 0 {
+	if u.keepAlive == 0 && u.adaptive == nil {
 		return
 	}
 	patience := max(u.keepAlive/2, 10*time.Second)
+	if u.adaptive != nil {
+		patience = adaptiveWait
+	}
 	asked := time.Duration(-1) // when the ping without an answer was sent
 	for {
 		now := time.Since(u.begun)
 		if asked >= 0 && time.Duration(u.heard.Load()) >= asked {
 			asked = -1
 		}
-		rest := u.keepAlive - (now - time.Duration(min(u.wrote.Load(), u.heard.Load())))
+		rest := u.silence() - (now - time.Duration(min(u.wrote.Load(), u.heard.Load())))
 		switch {
 		case asked >= 0 && now-asked >= patience:
 			u.link.end(errNoPing)
 			return
 		case asked >= 0:
 			rest = asked + patience - now
+		case u.outgrown():
+			u.link.end(errLonger)
+			return
 		case rest <= 0:
 			u.mu.Lock()
 			u.sendLocked(packet.AppendPingreq(nil))
@@ -354,6 +367,23 @@ func (u *client) pinger() {
 			return
 		}
 	}
+}
+
+// silence is how long the link may be silent.
+func (u *client) silence() time.Duration {
+	if u.adaptive == nil {
+		return u.keepAlive
+	}
+	d := u.adaptive.interval()
+	if u.keepAlive > 0 {
+		d = min(d, u.keepAlive)
+	}
+	return d
+}
+
+// outgrown reports whether another connection could be silent for much longer.
+func (u *client) outgrown() bool {
+	return u.adaptive != nil && u.told == u.keepAlive && u.adaptive.longest() >= 2*u.told
 }
 
 // Close sends the acknowledgements that are due and DISCONNECT if it can, and

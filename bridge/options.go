@@ -31,6 +31,8 @@ type ClientOptions struct {
 	Password func() (string, error)
 	// KeepAlive is 1 min if zero, and at least 5 s.
 	KeepAlive time.Duration
+	// Adaptive, if not nil, takes the place of KeepAlive; see adaptive.go.
+	Adaptive *Adaptive
 	// CleanSession false keeps our subscriptions, and what comes for them, at
 	// the far broker while we are away.
 	CleanSession bool

@@ -71,6 +71,8 @@ type Status struct {
 	// RTT is the moving average of the time from a publish of QoS 1 or 2 to
 	// its acknowledgement, over about the last eight.
 	RTT time.Duration `json:"rtt_ns"`
+	// KeepAlive is how long the link may be silent now, if that is learned.
+	KeepAlive time.Duration `json:"keepalive_ns,omitempty"`
 }
 
 // Status is safe for concurrent use.
@@ -78,6 +80,11 @@ func (b *Bridge) Status() Status {
 	b.status.mu.Lock()
 	s := b.status.s
 	s.Upstreams = b.upstreamsLocked()
+	for _, u := range b.upstreams {
+		if s.State == Connected && s.Upstream == u.Name && u.Adaptive != nil {
+			s.KeepAlive = u.Adaptive.interval()
+		}
+	}
 	b.status.mu.Unlock()
 	s.Sent = b.status.sent.Load()
 	s.Acked = b.status.acked.Load()

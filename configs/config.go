@@ -17,7 +17,7 @@ import (
 // Config is one configuration of the gateway. Load gives one that is valid.
 //
 // The tags are the schema: toml is the key, oneof its possible words, min and
-// max its bounds, env marks strings in which ${NAME} stands for a variable of
+// max its bounds, word what may stand in place of a length of time (Adaptive), env marks strings in which ${NAME} stands for a variable of
 // the environment, vars those in which {id}, {serial} and {bridge} may stand,
 // path names of files, which are relative to the folder of the configuration.
 type Config struct {
@@ -227,7 +227,7 @@ type Bridge struct {
 	Password     Secret        `toml:"password" env:"yes" file:"password_file"`
 	PasswordFile string        `toml:"password_file"`
 	Protocol     string        `toml:"protocol" oneof:"3.1.1|5"`
-	KeepAlive    time.Duration `toml:"keepalive" min:"5s" max:"18h"`
+	KeepAlive    time.Duration `toml:"keepalive" word:"adaptive" min:"5s" max:"18h"` // or Adaptive
 	CleanSession bool          `toml:"clean_session"`
 	// Failback is about how long an upstream that did not work is left alone
 	// while there are others.
@@ -244,6 +244,9 @@ type Bridge struct {
 	Upstreams []Upstream `toml:"upstream"`
 	Routes    []Route    `toml:"route"`
 }
+
+// Adaptive is a length of time that the gateway finds out: the word in the tag.
+const Adaptive time.Duration = -1
 
 // What is done when a queue has met its bound.
 const (

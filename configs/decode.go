@@ -163,8 +163,14 @@ func (d *decoder) scalar(n *node, v reflect.Value, f reflect.StructField, path s
 		v.SetInt(int64(size))
 	case time.Duration:
 		length, err := time.ParseDuration(n.text)
+		or := ""
+		if word := f.Tag.Get("word"); word != "" {
+			if or = fmt.Sprintf(", or %q", word); n.text == word {
+				length, err = Adaptive, nil
+			}
+		}
 		if n.kind != stringKind || err != nil {
-			d.wrongKind(n, path, `a length of time; write a string like "500ms", "30s" or "5m"`)
+			d.wrongKind(n, path, `a length of time; write a string like "500ms", "30s" or "5m"`+or)
 			return
 		}
 		v.SetInt(int64(length))

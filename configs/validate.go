@@ -99,6 +99,7 @@ func (k *checker) bounds(v reflect.Value, path string) {
 			k.bounds(v, at)
 		case f.Tag.Get("oneof") != "":
 			k.oneOf(v.String(), f.Tag.Get("oneof"), at)
+		case f.Tag.Get("word") != "" && v.Int() == int64(Adaptive):
 		case f.Tag.Get("min") != "":
 			k.between(v, f.Tag.Get("min"), f.Tag.Get("max"), at)
 		}

@@ -74,7 +74,7 @@ func (k *checker) bridges() {
 		if b.Password.IsSet() && b.Username == "" {
 			k.missing(path+".username", "is missing, and MQTT has no password without a user name; write username as well")
 		}
-		if b.KeepAlive%time.Second != 0 {
+		if b.KeepAlive != Adaptive && b.KeepAlive%time.Second != 0 {
 			k.fault(path+".keepalive", "%v is not in whole seconds, as MQTT has it; write whole seconds", b.KeepAlive)
 		}
 		if err := topic.ValidName(b.StateTopic); b.StateTopic != "" && err != nil {

@@ -38,8 +38,11 @@ func (k *checker) plans() {
 				interfaces[u.Interface] = written{u, k.line(path + ".data_plan")}
 			}
 			month := 30 * 24 * time.Hour
+			if b.KeepAlive == Adaptive {
+				continue
+			}
 			if idle := Size(pingBytes * int64(month/max(b.KeepAlive, time.Second))); plan > 0 && idle > plan/4 {
-				k.warn(fmt.Sprintf("bridge[%d].keepalive", i), "%v costs about %d kB a month, of a data plan of %v; write a longer one", b.KeepAlive, idle/1000, plan)
+				k.warn(fmt.Sprintf("bridge[%d].keepalive", i), "%v costs about %d kB a month, of a data plan of %v; write a longer one, or \"adaptive\"", b.KeepAlive, idle/1000, plan)
 			}
 		}
 	}

@@ -68,6 +68,9 @@ func printBridge(w io.Writer, b gateway.BridgeStatus, drained float64) {
 	for _, u := range b.Upstreams {
 		printUpstream(w, u)
 	}
+	if b.KeepAlive > 0 {
+		fmt.Fprintf(w, "        keep-alive: %v now, as the link allows\n", b.KeepAlive.Round(time.Second))
+	}
 	if b.LastError != "" {
 		fmt.Fprintf(w, "        last problem, %v ago: %s\n", age(b.LastErrorAt), b.LastError)
 	}

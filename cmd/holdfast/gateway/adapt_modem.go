@@ -48,9 +48,9 @@ const modemConnectWait = 2 * time.Minute
 // client over a socket inside it, or with the module's own. Where the mode is
 // left to the gateway, the socket is better: it gives real acknowledgements both
 // ways and carries every byte.
-func (g *Gateway) throughModem(m *modem.Modem, b configs.Bridge, u configs.Upstream, loops bool) bridge.Connect {
+func (g *Gateway) throughModem(m *modem.Modem, b configs.Bridge, u configs.Upstream, a *bridge.Adaptive, loops bool) bridge.Connect {
 	inside := insideModem(m, b, u, clientID(b, u))
-	over := g.overNetwork(b, u, loops, m.DialContext)
+	over := g.overNetwork(b, u, a, loops, m.DialContext)
 	mode := ""
 	for _, c := range g.cfg.Modems {
 		if c.Name == u.Via {
@@ -85,7 +85,7 @@ func insideModem(m *modem.Modem, b configs.Bridge, u configs.Upstream, clientID 
 		s, err := m.Connect(ctx, modem.Login{
 			Host: host, Port: port,
 			ClientID: clientID, Username: b.Username, Password: b.Password.Reveal(),
-			KeepAlive: b.KeepAlive, CleanSession: b.CleanSession,
+			KeepAlive: max(b.KeepAlive, 0), CleanSession: b.CleanSession,
 		}, func(msg *holdfast.Message, again bool, ack func()) { receive(msg, again, ack) })
 		if err != nil {
 			return nil, err // not s: a nil *Session is no nil Upstream

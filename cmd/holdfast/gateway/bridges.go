@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -140,10 +141,11 @@ func (g *Gateway) makeBridge(c configs.Bridge, q *storage.Queue) (*bridgePart, e
 	for _, u := range c.Upstreams {
 		plan, _ := g.planFor(c.Name, u)
 		o.Upstreams = append(o.Upstreams, bridge.UpstreamOption{
-			Plan: plan,
+			Plan: plan, Adaptive: g.adaptive(c, u),
 			Name: upstreamName(u), ClientID: clientID(c, u), CarriesAll: g.carriesAll(u),
-			Connect: g.connector(c, u, loops), Beside: g.connector(besideOf(c), u, loops),
 		})
+		o := &o.Upstreams[len(o.Upstreams)-1]
+		o.Connect, o.Beside = g.connector(c, u, o.Adaptive, loops), g.connector(besideOf(c), u, nil, loops)
 	}
 	b, err := bridge.New(o)
 	if err != nil {
@@ -240,6 +242,9 @@ func whenFull(s string) storage.WhenFull {
 // not have the will, which would say that the bridge is gone.
 func besideOf(b configs.Bridge) configs.Bridge {
 	b.StateTopic = ""
+	if b.KeepAlive == configs.Adaptive {
+		b.KeepAlive = 0 // the client's own: it is never idle for long
+	}
 	return b
 }
 
@@ -256,13 +261,22 @@ func (g *Gateway) carriesAll(u configs.Upstream) bool {
 
 // connector makes the way to one upstream: over the board's network, or
 // through a modem.
-func (g *Gateway) connector(b configs.Bridge, u configs.Upstream, loops bool) bridge.Connect {
+func (g *Gateway) connector(b configs.Bridge, u configs.Upstream, a *bridge.Adaptive, loops bool) bridge.Connect {
 	for _, m := range g.modems {
 		if m.Status().Name == u.Via {
-			return g.throughModem(m, b, u, loops)
+			return g.throughModem(m, b, u, a, loops)
 		}
 	}
-	return g.overNetwork(b, u, loops, nil)
+	return g.overNetwork(b, u, a, loops, nil)
+}
+
+// adaptive is what is known of the keep-alive of an upstream; nil if that is fixed.
+func (g *Gateway) adaptive(b configs.Bridge, u configs.Upstream) *bridge.Adaptive {
+	if b.KeepAlive != configs.Adaptive {
+		return nil
+	}
+	file := filepath.Join(g.cfg.Gateway.DataDir, "keepalive", fileName(b.Name+" "+upstreamName(u)))
+	return bridge.NewAdaptive(file, g.log.With("part", "bridge", "bridge", b.Name))
 }
 
 func clientID(b configs.Bridge, u configs.Upstream) string {
@@ -274,7 +288,7 @@ func clientID(b configs.Bridge, u configs.Upstream) string {
 
 // overNetwork makes the way to an upstream with our own MQTT client; dial nil is
 // the board's own network.
-func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, dial bridge.Dialer) bridge.Connect {
+func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, a *bridge.Adaptive, loops bool, dial bridge.Dialer) bridge.Connect {
 	var password func() (string, error)
 	if b.Password.IsSet() {
 		password = func() (string, error) { return b.Password.Reveal(), nil }
@@ -298,7 +312,7 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, loops bool, 
 	}
 	return connect(bridge.ClientOptions{
 		URL: u.URL, ClientID: clientID(b, u), Username: b.Username, Password: password,
-		KeepAlive: b.KeepAlive, CleanSession: b.CleanSession, Exactly: b.ExactlyOnce(), BridgeBit: loops, Will: will,
+		KeepAlive: max(b.KeepAlive, 0), Adaptive: a, CleanSession: b.CleanSession, Exactly: b.ExactlyOnce(), BridgeBit: loops, Will: will,
 		TLS:  g.tlsOptions(b, u),
 		Dial: dial, ConnectTimeout: wait, MaxPacket: int(g.cfg.Limits.MaxPacketSize),
 		Logger: g.log.With("part", "bridge", "bridge", b.Name),

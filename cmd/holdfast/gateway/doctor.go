@@ -124,7 +124,7 @@ func (d *doctor) upstream(ctx context.Context, b configs.Bridge, u configs.Upstr
 	}
 	var up bridge.Upstream
 	if err := d.step(ctx, "login", doctorLogin, func(ctx context.Context) (string, error) {
-		up, err = d.g.throughModem(d.m, b, u, false)(ctx, receive)
+		up, err = d.g.throughModem(d.m, b, u, nil, false)(ctx, receive)
 		if err != nil {
 			return "", d.compare(ctx, b, u, socket, err)
 		}
@@ -195,14 +195,14 @@ func (d *doctor) compare(ctx context.Context, b configs.Bridge, u configs.Upstre
 	if !errors.As(refusal, &byModule) && !errors.Is(refusal, bridge.ErrLoginRefused) {
 		return refusal
 	}
-	board := d.g.overNetwork(b, configs.Upstream{URL: u.URL, ClientID: u.ClientID, ServerName: u.ServerName, ALPN: u.ALPN}, false, nil)
+	board := d.g.overNetwork(b, configs.Upstream{URL: u.URL, ClientID: u.ClientID, ServerName: u.ServerName, ALPN: u.ALPN}, nil, false, nil)
 	type way struct {
 		name    string
 		connect bridge.Connect
 	}
 	ways := []way{{"over this board's own network", board}}
 	if byModule != nil && socket {
-		ways = append([]way{{"through the module with our own client", d.g.overNetwork(b, u, false, d.m.DialContext)}}, ways...)
+		ways = append([]way{{"through the module with our own client", d.g.overNetwork(b, u, nil, false, d.m.DialContext)}}, ways...)
 	}
 	for _, w := range ways {
 		ctx, cancel := context.WithTimeout(ctx, doctorStep)

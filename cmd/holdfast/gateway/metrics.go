@@ -115,6 +115,12 @@ func (s samples) bridge(b BridgeStatus) {
 	s.gauge("bridge_connected", "1 while the bridge is connected to its upstream.", flag(b.State == bridge.Connected), l...)
 	s.gauge("bridge_inflight_messages", "Publishes that wait for the upstream's acknowledgement.", float64(b.Inflight), l...)
 	s.gauge("bridge_rtt_seconds", "Moving average of the time from a publish to its acknowledgement.", b.RTT.Seconds(), l...)
+	if b.KeepAlive > 0 {
+		s.gauge("bridge_keepalive_seconds", "How long the link may be silent now (keepalive = \"adaptive\").", b.KeepAlive.Seconds(), l...)
+	}
+	s.gauge("bridge_held_messages", "Messages that wait for the end of their interval (sample).", float64(b.Held), l...)
+	s.counter("bridge_unthinned_total", "Messages that were not left out, or went early, because a bound of sampling was met.", b.Unthinned, l...)
+	s.counter("bridge_unretained_total", "Messages sent without RETAIN because something newer of their topic was sent before (order = \"live-first\").", b.Unretained, l...)
 	s.counter("bridge_connections_total", "Connections made to the upstream.", b.Connections, l...)
 	s.counter("bridge_sent_total", "Publishes sent upstream, repeated ones included.", b.Sent, l...)
 	s.counter("bridge_acknowledged_total", "Publishes that the upstream has acknowledged.", b.Acked, l...)

@@ -27,7 +27,7 @@ func fullStatus() Status {
 	}}
 	return Status{
 		Bridges: []BridgeStatus{{
-			Name: "cloud", Status: bridge.Status{State: bridge.Connected, RTT: 1500 * time.Millisecond},
+			Name: "cloud", Status: bridge.Status{State: bridge.Connected, RTT: 1500 * time.Millisecond, KeepAlive: 9 * time.Minute, Held: 1},
 			Queued: 2, QueuedBytes: 200, QueueLimit: 1000, Oldest: time.Now().Add(-time.Hour), Routes: counts,
 		}},
 		Retired: []RetiredBridge{{Name: "past", Routes: counts}},

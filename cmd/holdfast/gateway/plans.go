@@ -71,15 +71,15 @@ func (g *Gateway) setPlans(bridges []configs.Bridge) {
 			}
 			p.plans[key] = bridge.NewPlan(bridge.PlanOptions{
 				Name: key, Limits: limits, Count: g.counterLocked(key), Clock: g.clock.now,
-				File:   filepath.Join(g.cfg.Gateway.DataDir, "plan", planFile(key)),
+				File:   filepath.Join(g.cfg.Gateway.DataDir, "plan", fileName(key)),
 				Logger: g.log.With("part", "bridge"),
 			})
 		}
 	}
 }
 
-// planFile is the name of the file of a plan: what cannot be in one is in hex.
-func planFile(key string) string {
+// fileName is the name of the file of something: what cannot be in one is in hex.
+func fileName(key string) string {
 	var name strings.Builder
 	for _, c := range []byte(key) {
 		if strings.IndexByte("-_.", c) >= 0 || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {

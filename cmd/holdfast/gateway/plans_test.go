@@ -120,7 +120,7 @@ func TestAPlanOfAnUpstreamCountsItsConnections(t *testing.T) {
 	if p := g.Status().Plans[0]; p.Bytes != 100_000_000 || !p.Hard || p.Used < 500 {
 		t.Errorf("after the reload: %+v", p)
 	}
-	raw, err := os.ReadFile(filepath.Join(g.cfg.Gateway.DataDir, "plan", planFile(g.Status().Plans[0].Name)))
+	raw, err := os.ReadFile(filepath.Join(g.cfg.Gateway.DataDir, "plan", fileName(g.Status().Plans[0].Name)))
 	if err != nil || !strings.Contains(string(raw), `"used":`) {
 		t.Errorf("on disk: %s, %v", raw, err)
 	}
@@ -132,11 +132,11 @@ func TestAPlanOfAnUpstreamCountsItsConnections(t *testing.T) {
 	}
 }
 
-func TestTheFileOfAPlanHasANameThatCanBe(t *testing.T) {
+func TestAFileOfAPlanHasANameThatCanBe(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, key := range []string{"modem lte", "modem_lte", "upstream a b/../../c", "upstream a b%2f", "upstream " + strings.Repeat("ä/", 200), ""} {
-		name := planFile(key)
+		name := fileName(key)
 		if filepath.Base(name) != name || len(name) > 255 || seen[name] || strings.HasPrefix(name, ".") && key != "" {
 			t.Errorf("%q: %q", key, name)
 		}
