@@ -14,9 +14,6 @@ import (
 	"holdfast/edge/topic"
 )
 
-// maxAliases is the most topic aliases that are used, whatever the broker takes.
-const maxAliases = 256
-
 // client is one connection of our own MQTT client. Three goroutines beside the
 // link's: one reads, one keeps the connection alive, one tells when QoS 0 was
 // written.
@@ -33,7 +30,6 @@ type client struct {
 	// What the far broker has said in CONNACK.
 	present   bool // it has kept the session
 	window    int
-	aliases   int
 	maxSize   int // of a packet; 0: any
 	maxQoS    byte
 	retains   bool
@@ -55,7 +51,7 @@ type client struct {
 	inside  int                    // of them that count for the window, and do not exceed it
 	held    []heldPublish          // beyond it: the state of the bridge, where window is 1
 	subs    map[uint16]chan []byte // codes of SUBACK
-	alias   map[string]uint16
+	aliases *aliases
 	inbound map[uint16]bool // QoS 2 identifiers that are not released; true: PUBREC was sent
 }
 
@@ -98,7 +94,7 @@ func newClient(l *link, v packet.Version, receive Receive, log *slog.Logger) *cl
 	return &client{
 		link: l, version: v, receive: receive, log: log, begun: time.Now(),
 		written: newFifo[func(error)](), pending: map[uint16]*outgoing{}, subs: map[uint16]chan []byte{},
-		alias: map[string]uint16{}, inbound: map[uint16]bool{},
+		inbound: map[uint16]bool{},
 	}
 }
 
@@ -110,7 +106,7 @@ func (u *client) start(ack packet.Connack, keepAlive time.Duration) {
 		if p.ReceiveMaximum > 0 {
 			u.window = int(p.ReceiveMaximum)
 		}
-		u.aliases, u.maxSize = min(int(p.TopicAliasMaximum), maxAliases), int(min(p.MaximumPacketSize, packet.MaxRemaining))
+		u.aliases, u.maxSize = newAliases(int(p.TopicAliasMaximum)), int(min(p.MaximumPacketSize, packet.MaxRemaining))
 		if p.HasMaximumQoS {
 			u.maxQoS = p.MaximumQoS
 		}
@@ -234,11 +230,19 @@ func (u *client) publishLocked(p *packet.Publish, out *outgoing) error {
 	if u.maxSize > 0 && len(b) > u.maxSize { // without an alias: the size must not depend on what went before
 		return fmt.Errorf("%w: %d bytes, the far broker takes %d", holdfast.ErrTooLarge, len(b), u.maxSize)
 	}
-	if u.aliasLocked(p) {
-		if shorter, err := p.Append(nil, u.version); err == nil && (u.maxSize == 0 || len(shorter) <= u.maxSize) {
-			b = shorter
+	if id, told := u.aliases.of(p.Topic); id > 0 {
+		name := p.Topic
+		if told {
+			p.Topic = nil
+		}
+		if p.Properties == nil {
+			p.Properties = new(packet.Properties)
+		}
+		p.Properties.TopicAlias = id
+		if with, err := p.Append(nil, u.version); err == nil && (u.maxSize == 0 || len(with) <= u.maxSize) {
+			b = with
 		} else {
-			delete(u.alias, string(p.Topic)) // the broker never heard of it
+			u.aliases.drop(name) // the broker never heard of it
 		}
 	}
 	if p.QoS > 0 {
@@ -250,27 +254,6 @@ func (u *client) publishLocked(p *packet.Publish, out *outgoing) error {
 		return u.unknown()
 	}
 	return nil
-}
-
-// aliasLocked puts the alias of its topic into p, if there is one or room for one
-// (MQTT 5, 3.3.2.3.4). The first topics get them, which are those that come often.
-func (u *client) aliasLocked(p *packet.Publish) bool {
-	a, known := u.alias[string(p.Topic)]
-	if !known {
-		if len(u.alias) >= u.aliases {
-			return false
-		}
-		a = uint16(len(u.alias) + 1)
-		u.alias[string(p.Topic)] = a
-	}
-	if p.Properties == nil {
-		p.Properties = new(packet.Properties)
-	}
-	p.Properties.TopicAlias = a
-	if known {
-		p.Topic = nil
-	}
-	return true
 }
 
 // Subscribe is described at Upstream.
