@@ -255,10 +255,12 @@ func (p *Plan) judgeLocked() {
 	for _, n := range planNotices {
 		if percent >= n && p.rec.Noticed < n {
 			p.rec.Noticed, p.due = n, true
-			if level == PlanFree && n == planNotices[0] {
-				p.noticeLocked("the data plan is nearly used: messages of low priority will wait from 80 % on, of normal priority from 100 %")
-			} else if level < PlanHighOnly && n != planNotices[0] {
-				p.noticeLocked("the data plan is nearly used: at 100 % " + p.limits.end().String())
+			next, from := PlanHoldsLow, 80
+			if n != planNotices[0] {
+				next, from = p.limits.end(), 100
+			}
+			if level < next {
+				p.log.Warn("the data plan is nearly used", append(p.figuresLocked(), slog.Int("at_percent", from), slog.String("then", next.String()))...)
 			}
 		}
 	}
@@ -266,7 +268,7 @@ func (p *Plan) judgeLocked() {
 		return
 	}
 	if level > p.now {
-		p.noticeLocked("of the data plan so much is used that " + level.String())
+		p.log.Warn("the data plan lets less go", append(p.figuresLocked(), slog.String("now", level.String()))...)
 	} else {
 		p.log.Info("the data plan lets more go again", slog.String("now", level.String()))
 	}
@@ -275,9 +277,10 @@ func (p *Plan) judgeLocked() {
 	p.turn, p.turned = context.WithCancel(context.Background())
 }
 
-func (p *Plan) noticeLocked(what string) {
-	p.log.Warn(what, slog.Int("percent", p.percentLocked()), slog.Uint64("bytes", p.rec.Used),
-		slog.Uint64("of", p.limits.Bytes), slog.Time("until", p.endLocked()))
+// figuresLocked are attributes of what is told.
+func (p *Plan) figuresLocked() []any {
+	return []any{slog.Int("percent", p.percentLocked()), slog.Uint64("bytes", p.rec.Used),
+		slog.Uint64("of", p.limits.Bytes), slog.Time("until", p.endLocked())}
 }
 
 // level is what is let go with so many bytes used.

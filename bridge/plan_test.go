@@ -428,7 +428,7 @@ func TestThePlanIsAnnouncedBeforeLanesWait(t *testing.T) {
 	if got := strings.Join(told, " "); got != "70 80 90 100" {
 		t.Errorf("told at %s:\n%s", got, &log)
 	}
-	if !strings.Contains(log.String(), "at 100 % nothing goes") {
+	if !strings.Contains(log.String(), "at_percent=100 then=\"nothing goes\"") {
 		t.Errorf("what comes is not told:\n%s", &log)
 	}
 }
