@@ -227,20 +227,28 @@ func fields(b *bench) {
 			PayloadUTF8: true, HasExpiry: true, Expiry: 1<<32 - 1, ContentType: "c", ResponseTopic: "r", CorrelationData: []byte{1, 0},
 			User: []holdfast.UserProperty{{Name: "n", Value: "v"}, {Name: "n", Value: ""}}}},
 	}
+	begun := time.Now()
 	for _, m := range list {
 		b.put(q, holdfast.Normal, m)
 	}
 	b.s.Crash()
 	b.start(storage.Options{})
 	q = b.queue("bridge/a", storage.QueueOptions{})
-	for _, want := range list {
+	for i, want := range list {
 		it := b.next(q, "")
 		if !it.Msg.Received.Equal(want.Received) {
 			b.Fatal("time")
 		}
 		it.Msg.Received = want.Received
+		if p := it.Msg.Properties; p != nil && p.HasExpiry {
+			// The time in the queue counts.
+			if w := want.Properties.Expiry; p.Expiry > w || p.Expiry < w-uint32(time.Since(begun)/time.Second)-1 {
+				b.Fatalf("expiry %d, was %d", p.Expiry, w)
+			}
+			p.Expiry = want.Properties.Expiry
+		}
 		if !reflect.DeepEqual(it.Msg, want) {
-			b.Fatalf("got %+v\nwant %+v", it.Msg, want)
+			b.Fatalf("message %d: got %.500s\nwant %.500s", i, fmt.Sprintf("%+v", it.Msg), fmt.Sprintf("%+v", want))
 		}
 	}
 }
