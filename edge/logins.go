@@ -15,9 +15,11 @@ import (
 // done for one at a time, and whoever guesses must not keep the others out.
 const (
 	// loginsWaiting is how many logins wait at a time, and loginsOfAddress how
-	// many of one address: more are told that the server is busy.
+	// many of one address: more are told that the server is busy. All devices of a
+	// site may be in one network of IPv6, which has more as long as none is wrong.
 	loginsWaiting   = 64
 	loginsOfAddress = 8
+	loginsOfNetwork = 32
 	// After a wrong password the next login of the same address waits, twice as
 	// long each time; it is forgotten after loginForget without one.
 	loginFirstWait = 250 * time.Millisecond
@@ -98,11 +100,15 @@ func (l *logins) enter(key netip.Prefix) (wait time.Duration, err error) {
 	case g.waiting == 0 && now.Sub(g.next) > loginForget:
 		*g = loginGuest{next: now}
 	}
+	most := loginsOfAddress
+	if key.Addr().Is6() {
+		most = loginsOfNetwork
+	}
 	switch wait = max(0, g.next.Sub(now)); {
 	case wait > loginPatience, g.wait > 0 && g.waiting >= loginsOfAddress:
 		return 0, &Refusal{packet.ServerBusy, "too many wrong passwords came from its address, whose logins have to wait: find the device that has a wrong one"}
-	case g.waiting >= loginsOfAddress:
-		return 0, &Refusal{packet.ServerBusy, fmt.Sprintf("%d clients of its address are logging in already; it has to try again", g.waiting)}
+	case g.waiting >= most:
+		return 0, &Refusal{packet.ServerBusy, fmt.Sprintf("%d clients of its address or network are logging in already; it has to try again", g.waiting)}
 	}
 	l.waiting++
 	g.waiting++

@@ -76,6 +76,36 @@ func TestManyGuessesAtOnceAreNoFaster(t *testing.T) {
 	})
 }
 
+func TestAllDevicesOfASiteInOneNetworkOfIPv6LogIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l logins
+		l.init()
+		var done atomic.Int32
+		for i := range loginsOfNetwork + 8 {
+			addr := netip.AddrFrom16([16]byte{0: 0xFD, 15: byte(i)})
+			look := func() bool { time.Sleep(100 * time.Millisecond); return true }
+			go func() {
+				for {
+					_, err := l.try(addr, nil, look)
+					if err == nil {
+						done.Add(1)
+						return
+					}
+					time.Sleep(time.Second) // as devices do that are told to try again
+				}
+			}()
+		}
+		time.Sleep(100*time.Millisecond*loginsOfNetwork + time.Millisecond)
+		if n := done.Load(); n < loginsOfNetwork {
+			t.Errorf("%d devices of %d that were not too many", n, loginsOfNetwork)
+		}
+		time.Sleep(5 * time.Second)
+		if n := done.Load(); n != loginsOfNetwork+8 {
+			t.Errorf("%d devices have logged in", n)
+		}
+	})
+}
+
 func TestPasswordsAreLookedAtOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l logins
