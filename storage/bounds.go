@@ -185,7 +185,7 @@ func (q *Queue) dropHeadLocked(l *lane, reason string) (size int64) {
 	l.settleLocked(e.pos, e.size)
 	r := q.routes[e.route]
 	r.drop(reason)
-	r.unsaved = true
+	q.bookedLocked(r)
 	q.forgetReleasedLocked(l, e.pos)
 	return int64(e.size)
 }

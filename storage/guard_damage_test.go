@@ -187,3 +187,33 @@ func TestAnUnwritableFolderSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Whose the messages of a batch were that has gone nobody knows when they are
+// missed, but when the others have come.
+func TestALossIsCountedOnTheRouteThatHadIt(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, Options{Dir: dir})
+	q, _ := s.Queue("bridge/a", QueueOptions{Ledger: true})
+	for _, route := range []string{"one", "one", "two", "two", "two"} {
+		m := &holdfast.Message{Topic: "t", QoS: 1, Payload: []byte(route)}
+		if err := publishNow(t, s, &holdfast.Publication{Msg: m}, Append{Queue: q, Route: route, Msg: m}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		damage(t, dir, 1, func([]byte) []byte { return nil })
+	}
+	s = openTest(t, Options{Dir: dir})
+	q, _ = s.Queue("bridge/a", QueueOptions{Ledger: true})
+	if n := len(drain(t, q)); n != 3 {
+		t.Fatal(n)
+	}
+	for route, want := range map[string]holdfast.Counts{"one": {Accepted: 2, Lost: 2}, "two": {Accepted: 3, Delivered: 3}} {
+		if c := q.Ledger()[route]; !c.Balanced() || c.Accepted != want.Accepted || c.Lost != want.Lost || c.Delivered != want.Delivered {
+			t.Errorf("%s: %+v", route, c)
+		}
+	}
+}

@@ -345,3 +345,21 @@ func (q *Queue) spreadLocked(n uint64, routes []routeCount, book func(r *route, 
 		take(r, left)
 	}
 }
+
+// bookedLocked is called when the end of a message was counted on r. If r has come
+// to more ends than it had messages, one of its losses was another route's: nobody
+// could know that when it was counted.
+func (q *Queue) bookedLocked(r *route) {
+	r.unsaved = true
+	if r.Lost == 0 || r.Settled() <= r.Taken() {
+		return
+	}
+	for _, other := range q.routes {
+		if other.queued() > 0 {
+			r.Lost--
+			other.Lost++
+			other.unsaved = true
+			return
+		}
+	}
+}

@@ -98,8 +98,9 @@ func (q *Queue) purgeView(v *view, before time.Time, p *Purged) error {
 		if p := l.afloat[e.pos]; p != nil {
 			s.landLocked(p, nil)
 		}
-		q.routes[e.route].drop(reasonPurged)
-		q.routes[e.route].unsaved = true
+		r := q.routes[e.route]
+		r.drop(reasonPurged)
+		q.bookedLocked(r)
 		p.Dropped++
 	}
 	s.activity++

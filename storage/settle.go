@@ -43,7 +43,7 @@ func (q *Queue) settle(id holdfast.ItemID, extra int, book func(e entry, r *rout
 		l.settleLocked(e.pos, e.size)
 	}
 	book(e, r)
-	r.unsaved = true
+	q.bookedLocked(r)
 	if e.place.afloat() {
 		var err error
 		if extra > 0 && s.unsafeLocked() {
