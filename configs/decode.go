@@ -24,6 +24,9 @@ type source struct {
 	partial bool
 }
 
+// written reports whether the file has the value at path.
+func (s *source) written(path string) bool { return s.lines[path] > 0 && !s.faulty[path] }
+
 // decoder puts the tree of a document into a Config. It goes on after a fault.
 type decoder struct {
 	*source

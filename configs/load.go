@@ -48,7 +48,7 @@ func load(path string, data []byte, open bool, world outside) (*Config, []string
 			}
 		}
 	}
-	c.shareQueues()
+	c.boundQueues()
 	if d.secret && open {
 		d.warn("", 0, "it has a password in it and every user of this machine can read it; run chmod 640, "+
 			"or keep the password in a file or the environment")
@@ -70,21 +70,14 @@ func load(path string, data []byte, open bool, world outside) (*Config, []string
 	return c, warnings, nil
 }
 
-// shareQueues gives each queue of a bridge whose bound the file leaves out a share
-// of what storage.max_bytes leaves, if that is less than its default.
-func (c *Config) shareQueues() {
-	left, open := c.Storage.MaxBytes, []*Queue(nil)
+// boundQueues lowers the default bound of the bridges' queues to that of the store,
+// where that is less. It does not share the store among them: a bridge that is added
+// would lower the bound of the others, and their backlog would go.
+func (c *Config) boundQueues() {
 	for i := range c.Bridges {
-		q := &c.Bridges[i].Queue
-		key := fmt.Sprintf("bridge[%d].queue.max_bytes", i)
-		if c.source.lines[key] > 0 && !c.source.faulty[key] {
-			left -= q.MaxBytes
-		} else {
-			open = append(open, q)
+		if q := &c.Bridges[i].Queue; !c.source.written(fmt.Sprintf("bridge[%d].queue.max_bytes", i)) {
+			q.MaxBytes = min(q.MaxBytes, c.Storage.MaxBytes)
 		}
-	}
-	for _, q := range open {
-		q.MaxBytes = min(q.MaxBytes, max(left/Size(len(open)), MiB))
 	}
 }
 

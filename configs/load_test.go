@@ -79,9 +79,9 @@ address = ""
 	}
 }
 
-// TestQueuesShareTheStore: a bound that is left out is never more than there is,
-// which on a 32-bit board is less than one default.
-func TestQueuesShareTheStore(t *testing.T) {
+// TestAQueueIsNotLargerThanTheStore: a bound that is left out is never more than
+// there is, which on a 32-bit board is less than the default.
+func TestAQueueIsNotLargerThanTheStore(t *testing.T) {
 	const bridge = "[[bridge]]\nname = %q\n[bridge.queue]\n%s\n[[bridge.upstream]]\nurl = \"tcp://h\"\n[[bridge.route]]\ndirection = \"out\"\ntopic = \"a/#\"\n"
 	for _, x := range []struct {
 		store  string
@@ -90,8 +90,8 @@ func TestQueuesShareTheStore(t *testing.T) {
 	}{
 		{"4GiB", []string{"", ""}, []Size{GiB, GiB}},
 		{"512MiB", []string{""}, []Size{512 * MiB}},
-		{"512MiB", []string{"max_bytes = \"112MiB\"", "", ""}, []Size{112 * MiB, 200 * MiB, 200 * MiB}},
-		{"512MiB", []string{"max_bytes = \"1GiB\"", ""}, []Size{GiB, MiB}},
+		{"512MiB", []string{"max_bytes = \"112MiB\"", ""}, []Size{112 * MiB, 512 * MiB}},
+		{"512MiB", []string{"max_bytes = \"1GiB\""}, []Size{GiB}},
 	} {
 		text := fmt.Sprintf("[storage]\nmax_bytes = %q\n", x.store)
 		for i, q := range x.queues {

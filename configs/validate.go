@@ -202,9 +202,11 @@ func (k *checker) limits() {
 		k.fault("limits.max_retained_waiting", "%d are too few for one device that subscribes to all; write at least max_retained_messages (%d)",
 			l.MaxRetainedWaiting, l.MaxRetained)
 	}
-	var queues Size
-	for _, b := range k.c.Bridges {
-		queues += b.Queue.MaxBytes
+	var queues Size // without those that have the default
+	for i, b := range k.c.Bridges {
+		if k.file == "" || k.written(fmt.Sprintf("bridge[%d].queue.max_bytes", i)) {
+			queues += b.Queue.MaxBytes
+		}
 	}
 	if k.c.Storage.MaxBytes < queues {
 		k.warn("storage.max_bytes", "the queues of the bridges may take %v, but all together only %v; "+
