@@ -208,6 +208,9 @@ type FarSession struct {
 	Name string
 	// Bound are the packet identifiers towards the far broker that are in use.
 	Bound []Bound
+	// Inbound are the packet identifiers of QoS 2 messages received from it and
+	// not yet released by PUBREL.
+	Inbound []uint16
 }
 
 // Bound is a packet identifier that belongs to a message of QoS 2, from before
@@ -232,6 +235,8 @@ type FarSessionChange struct {
 	Free []uint16
 	// Bind are packet identifiers of items, new or changed.
 	Bind []Bound
+	// ForgetInbound are packet identifiers whose PUBREL has come.
+	ForgetInbound []uint16
 }
 
 // NeverExpires is the Session Expiry Interval of a session without an end
@@ -250,9 +255,11 @@ type Delivery struct {
 	SubscriptionIDs []uint32
 }
 
-// Inbound names a QoS 2 packet identifier of a durable session.
+// Inbound names a QoS 2 packet identifier of a durable session; or, if Queue is
+// not empty, of the session at a far broker that belongs to the queue of that name.
 type Inbound struct {
 	ClientID string
+	Queue    string
 	PacketID uint16
 }
 

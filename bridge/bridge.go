@@ -20,7 +20,8 @@
 // acknowledgement on the connection that it was sent on, or into quarantine;
 // a command is acknowledged only after the local broker has accepted it. Both
 // ways are at-least-once: after a lost connection everything that was not
-// acknowledged is sent again, oldest first, before anything newer.
+// acknowledged is sent again, oldest first, before anything newer. QoS 2 can be
+// exactly once (exactly.go, incoming.go).
 //
 // Goroutines: Run is the forwarder, with one that tells the local broker the
 // state. Per connection it starts one that watches
@@ -155,6 +156,7 @@ type Bridge struct {
 	announcer                             *announcer // nil if there is no stateTopic
 
 	farSession string
+	incoming   incoming
 	exactClean atomic.Bool // what has no message is free at the far broker, too
 
 	running atomic.Bool
@@ -275,6 +277,9 @@ func New(o Options) (*Bridge, error) {
 	}
 	if _, ok := o.Queue.(ExactQueue); o.FarSession != "" && (!ok || len(o.Upstreams) != 1) {
 		fault("exactly once needs one upstream, and a queue that remembers packet identifiers")
+	}
+	if _, ok := o.Local.(ExactLocal); o.FarSession != "" && len(b.in) > 0 && !ok {
+		fault("exactly once needs a local broker that remembers packet identifiers")
 	}
 	if o.BackfillShare < 0 || o.BackfillShare > 90 {
 		fault("the share of the backlog is %d %%: it must be between 0 and 90", o.BackfillShare)

@@ -56,6 +56,10 @@ func (u *client) handle(h packet.Header, body []byte) error {
 		case packet.PUBREC:
 			return u.received(a)
 		case packet.PUBREL:
+			if u.exact {
+				u.releasedExactly(a.PacketID)
+				return nil
+			}
 			u.released(a.PacketID)
 			return nil
 		}
@@ -213,12 +217,16 @@ func (u *client) arrived(h packet.Header, body []byte) error {
 	case 1:
 		ack = func() { u.acknowledge(packet.PUBACK, p.PacketID) }
 	case 2:
+		if u.exact {
+			u.arrivedExactly(p.PacketID, m, p.Dup)
+			return nil
+		}
 		u.mu.Lock()
 		sent, again := u.inbound[p.PacketID]
 		if !again {
 			u.inbound[p.PacketID] = false
 		}
-		tooMany := len(u.inbound) > inboundMaximum
+		tooMany := u.version == packet.V5 && len(u.inbound) > inboundMaximum
 		u.mu.Unlock()
 		if tooMany {
 			return errors.New("the broker sends more messages at once than it was told to [MQTT-3.3.4-9]")

@@ -26,6 +26,11 @@ type client struct {
 	noEcho  bool // our own publishes do not come back
 	kept    bool // the session outlives the connection
 	exact   bool // ClientOptions.Exactly
+	// inbox is set before decided is closed; nil if nobody takes QoS 2 exactly
+	// once. Until then the reader waits with it.
+	inbox   inbox
+	decide  sync.Once
+	decided chan struct{}
 
 	// What the far broker has said in CONNACK.
 	present   bool // it has kept the session
@@ -94,7 +99,7 @@ func newClient(l *link, v packet.Version, receive Receive, log *slog.Logger) *cl
 	return &client{
 		link: l, version: v, receive: receive, log: log, begun: time.Now(),
 		written: newFifo[func(error)](), pending: map[uint16]*outgoing{}, subs: map[uint16]chan []byte{},
-		inbound: map[uint16]bool{},
+		inbound: map[uint16]bool{}, decided: make(chan struct{}),
 	}
 }
 
@@ -175,6 +180,7 @@ func (u *client) idLocked() uint16 {
 
 // Publish is described at Upstream.
 func (u *client) Publish(msg *holdfast.Message, _ bool, done func(error)) {
+	u.Begin(nil)
 	p, err := u.packetOf(msg)
 	if err == nil {
 		if p.QoS == 2 && u.kept {
@@ -258,6 +264,7 @@ func (u *client) publishLocked(p *packet.Publish, out *outgoing) error {
 
 // Subscribe is described at Upstream.
 func (u *client) Subscribe(ctx context.Context, filter string, qos byte) error {
+	u.Begin(nil)
 	codes := make(chan []byte, 1)
 	u.mu.Lock()
 	id := u.idLocked()

@@ -31,6 +31,7 @@ type connection struct {
 	props  bool // it gets the properties of messages
 
 	exactly *exactly // nil: QoS 2 is at least once
+	mends   bool     // it is nil because of the store; only watch
 
 	sinceLow int // messages since the last of the low lane; only forward
 	owed     int // percent of a message, to the backlog; only forward
@@ -96,6 +97,11 @@ func (b *Bridge) open(ctx, attempt context.Context, index int) (*connection, err
 		cancel(nil)
 		return nil, err
 	}
+	x, inexact := b.beginExactly(ctx, up, dl)
+	if inexact != nil {
+		b.status.problem(inexact)
+		b.log.Error("messages of QoS 2 do not go exactly once on this connection", slog.Any("error", inexact))
+	}
 	for _, r := range b.in {
 		err = b.subscribe(ctx, up, r)
 		if errors.Is(err, holdfast.ErrRefused) {
@@ -114,7 +120,12 @@ func (b *Bridge) open(ctx, attempt context.Context, index int) (*connection, err
 			return nil, fmt.Errorf("subscribe for route %q: %w", r.name, err)
 		}
 	}
-	return newConnection(ctx, cancel, b, index, up, dl), nil
+	c := newConnection(ctx, cancel, b, index, up, dl)
+	c.mends = inexact != nil
+	if c.exactly = x; x != nil {
+		x.c = c
+	}
+	return c, nil
 }
 
 // limited is implemented by an Upstream that knows the highest quality of
@@ -171,7 +182,8 @@ func (c *connection) serve(parent context.Context) error {
 		c.watch()
 	}()
 	c.online()
-	if c.beginExactly(); c.exactly != nil {
+	c.b.status.exactly.Store(c.exactly != nil)
+	if c.exactly != nil {
 		c.exactly.settle()
 	}
 	c.b.mark()
@@ -203,7 +215,11 @@ func (c *connection) serve(parent context.Context) error {
 			cause = err
 		}
 	}
-	c.giveBack(parent.Err() == nil && !errors.Is(cause, errDownlink) && !errors.Is(cause, errReturn) && !errors.Is(cause, errSpent) && !errors.Is(cause, errLater), ended)
+	died := parent.Err() == nil
+	for _, blameless := range []error{errDownlink, errReturn, errSpent, errLater, errForget, errMended} {
+		died = died && !errors.Is(cause, blameless)
+	}
+	c.giveBack(died, ended)
 	return cause
 }
 
@@ -232,6 +248,13 @@ func (c *connection) watch() {
 			if stuck {
 				c.cancel(errUnanswered)
 				return
+			}
+			if c.mends {
+				c.b.queue.(ExactQueue).ChangeFarSession(&holdfast.FarSessionChange{}, func(err error) {
+					if err == nil {
+						c.cancel(errMended)
+					}
+				})
 			}
 		}
 	}

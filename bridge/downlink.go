@@ -56,12 +56,15 @@ type downlink struct {
 }
 
 type arrival struct {
-	seq   uint64
-	msg   *holdfast.Message // nil: settled, only the acknowledgement is to go
-	size  int
-	ack   func()
-	once  bool // it does not come again: QoS 0, or acknowledged before
-	state arrivalState
+	seq  uint64
+	msg  *holdfast.Message // nil: settled, only the acknowledgement is to go
+	size int
+	ack  func()
+	once bool // it does not come again: QoS 0, or acknowledged before
+	// packetID is that of a message that is taken exactly once; 0: none.
+	packetID uint16
+	again    bool // DUP
+	state    arrivalState
 }
 
 type arrivalState byte
@@ -86,8 +89,10 @@ func newDownlink(b *Bridge, fail context.CancelCauseFunc) *downlink {
 // for roomWait at most; then the connection is ended, since a message cannot be
 // given back in any other way. QoS 0 is dropped at once. What was acknowledged
 // before waits for room as long as the connection lives, and is offered after that.
-func (d *downlink) receive(msg *holdfast.Message, _ bool, ack func()) {
-	a := &arrival{ack: ack, once: ack == nil || msg.QoS == 0}
+func (d *downlink) receive(msg *holdfast.Message, _ bool, ack func()) { d.bring(msg, 0, false, ack) }
+
+func (d *downlink) bring(msg *holdfast.Message, packetID uint16, again bool, ack func()) {
+	a := &arrival{ack: ack, packetID: packetID, again: again, once: ack == nil || msg.QoS == 0}
 	if ack == nil {
 		a.ack = func() {}
 	}
@@ -174,6 +179,10 @@ func (d *downlink) run() {
 	defer close(d.ended)
 	for {
 		a, pause := d.take()
+		if a != nil && a.packetID > 0 {
+			d.offerOnce(a)
+			continue
+		}
 		if a != nil {
 			d.b.local.Publish(a.msg, func(err error) { d.answer(a, err) })
 			continue

@@ -53,32 +53,61 @@ type exactly struct {
 	items  map[holdfast.ItemID]holdfast.Bound
 }
 
-// beginExactly prepares c; nothing of QoS 2 goes exactly once if it cannot.
-func (c *connection) beginExactly() {
-	c.b.status.exactly.Store(false)
-	if c.b.farSession == "" {
-		return
+// errMended ends a connection on which nothing goes exactly once: what it needs on
+// disk could not be stored.
+var errMended = errors.New("the store works again: messages of QoS 2 need a new connection to go exactly once")
+
+// beginExactly makes sure that the queue and the far broker mean the same session,
+// before anything else is sent or looked at. It returns nil, and perhaps why, if
+// nothing goes exactly once over up: what comes with QoS 2 is then left at the far
+// broker, if up is made for exactly once.
+func (b *Bridge) beginExactly(ctx context.Context, up Upstream, dl *downlink) (*exactly, error) {
+	queue, ok := b.queue.(ExactQueue)
+	if !ok {
+		return nil, nil
 	}
-	up, ok := c.up.(exactUpstream)
+	exact, ok := up.(exactUpstream)
 	present := false
 	if ok {
-		ok, present = up.Exactly()
+		ok, present = exact.Exactly()
 	}
-	if !ok {
-		c.b.log.Warn("messages of QoS 2 may come twice: this upstream does not take them exactly once", slog.String("upstream", c.name))
-		return
-	}
-	x := &exactly{c: c, up: up, queue: c.b.queue.(ExactQueue), line: newFifo[*flight](), ended: make(chan struct{}), items: map[holdfast.ItemID]holdfast.Bound{}}
-	if err := x.begin(present); err != nil {
-		if c.ctx.Err() == nil {
-			c.b.status.problem(err)
-			c.b.log.Error("messages of QoS 2 may come twice on this connection", slog.Any("error", err))
+	x := &exactly{up: exact, queue: queue, line: newFifo[*flight](), ended: make(chan struct{}), items: map[holdfast.ItemID]holdfast.Bound{}}
+	if b.farSession == "" || !ok {
+		if b.farSession != "" {
+			b.log.Warn("messages of QoS 2 may come twice: this upstream does not take them exactly once")
 		}
-		return
+		if queue.FarSession().Name == "" {
+			return nil, nil
+		}
+		// Its identifiers are worth nothing once nobody has looked at them.
+		return nil, x.save(ctx, &holdfast.FarSessionChange{Begin: new(string)})
 	}
-	c.exactly = x
-	c.b.status.exactly.Store(true)
-	go x.inTurn()
+	far, change := queue.FarSession(), &holdfast.FarSessionChange{}
+	if !present || far.Name != b.farSession {
+		change.Begin = &b.farSession
+		unsure := 0
+		for _, bound := range far.Bound {
+			if !bound.Gone {
+				unsure++
+			}
+		}
+		if unsure > 0 {
+			b.status.unsure.Add(uint64(unsure))
+			b.log.Warn("the far broker does not know the session that messages of QoS 2 were sent in: they are sent again and may come twice",
+				slog.Int("messages", unsure))
+		}
+	}
+	// Also without a change: what earlier connections have changed must be on
+	// disk before it is acted upon.
+	if err := x.save(ctx, change); err != nil {
+		return nil, fmt.Errorf("remember the session at the far broker: %w", err)
+	}
+	if !present {
+		b.exactClean.Store(true)
+	}
+	b.incoming.know(queue.FarSession().Inbound)
+	exact.Begin(dl)
+	return x, nil
 }
 
 // noteLoss is for a connection on which nothing goes exactly once: if it has begun
@@ -91,35 +120,6 @@ func (b *Bridge) noteLoss(up Upstream) {
 	if ok, present := x.Exactly(); ok && !present {
 		b.queue.(ExactQueue).ChangeFarSession(&holdfast.FarSessionChange{Begin: new(string)}, func(error) {})
 	}
-}
-
-// begin makes sure that the queue and the far broker mean the same session.
-func (x *exactly) begin(present bool) error {
-	c, far := x.c, x.queue.FarSession()
-	change := &holdfast.FarSessionChange{}
-	if !present || far.Name != c.b.farSession {
-		change.Begin = &c.b.farSession
-		unsure := 0
-		for _, b := range far.Bound {
-			if !b.Gone {
-				unsure++
-			}
-		}
-		if unsure > 0 {
-			c.b.status.unsure.Add(uint64(unsure))
-			c.b.log.Warn("the far broker does not know the session that messages of QoS 2 were sent in: they are sent again and may come twice",
-				slog.String("upstream", c.name), slog.Int("messages", unsure))
-		}
-	}
-	if !present {
-		c.b.exactClean.Store(true)
-	}
-	// Also without a change: what earlier connections have changed must be on
-	// disk before it is acted upon.
-	if err := x.save(c.ctx, change); err != nil {
-		return fmt.Errorf("remember the session at the far broker: %w", err)
-	}
-	return nil
 }
 
 // save is ChangeFarSession, and waits for it.
@@ -137,6 +137,7 @@ func (x *exactly) save(ctx context.Context, change *holdfast.FarSessionChange) e
 // settle is called before anything else is sent. It sends again what has an
 // identifier, and frees the others.
 func (x *exactly) settle() {
+	go x.inTurn()
 	x.mu.Lock()
 	bound := x.queue.FarSession().Bound
 	for _, b := range bound {

@@ -61,6 +61,15 @@ type ExactQueue interface {
 	Take(id holdfast.ItemID) (it holdfast.Item, ok bool, err error)
 }
 
+// ExactLocal is a Local that remembers packet identifiers, for Options.FarSession.
+type ExactLocal interface {
+	Local
+	// PublishOnce is Publish of a message that came with QoS 2 and this packet
+	// identifier. When done is called with nil, both are on disk, in one
+	// transaction, and FarSession of the bridge's queue has the identifier.
+	PublishOnce(msg *holdfast.Message, id uint16, done func(error))
+}
+
 // Upstream is one connection to a far broker. It is never reused: after Done
 // is closed a new one is made by Connect.
 type Upstream interface {
@@ -106,6 +115,21 @@ type exactUpstream interface {
 	// connection. done is called exactly once, like that of Publish: with nil when
 	// PUBCOMP has come.
 	Release(id uint16, done func(error))
+	// Begin says who takes what comes with QoS 2. It may be called once, before
+	// everything else: until the first call nothing of that is looked at, and if
+	// that is another one it is not answered on this connection.
+	Begin(in inbox)
+}
+
+// inbox takes what comes with QoS 2 in a session that outlives the connection. Its
+// methods are called one at a time, in the order of arrival, and may be held up
+// like Receive.
+type inbox interface {
+	// arrived is Receive with the packet identifier; ack sends PUBREC.
+	arrived(id uint16, msg *holdfast.Message, again bool, ack func())
+	// released is PUBREL: pubcomp may be called when the identifier is forgotten,
+	// on any goroutine.
+	released(id uint16, pubcomp func())
 }
 
 // Receive is called for each message from upstream, one at a time, in order.

@@ -272,7 +272,7 @@ func (k *checker) promises(b *Bridge, path string) {
 	}
 	for i, r := range b.Routes {
 		at := fmt.Sprintf("%s.route[%d]", path, i)
-		if why := twice(b, r, modem, mode); r.QoS == 2 && why != "" {
+		if why := twice(b, modem, mode); r.QoS == 2 && why != "" {
 			k.warn(at+".qos", "after an outage a message of QoS 2 may come twice here: %s; or write 1 if that is no difference", why)
 		}
 		if modem != "" && r.Direction != Out && r.Direction != "" {
@@ -296,12 +296,10 @@ func (k *checker) promises(b *Bridge, path string) {
 	}
 }
 
-// twice says why QoS 2 is at least once over a route, and what to do; "" if it is
-// exactly once. modem is one whose own client may carry it.
-func twice(b *Bridge, r Route, modem, mode string) string {
+// twice says why QoS 2 is at least once across a bridge, and what to do; "" if it
+// is exactly once. modem is one whose own client may carry it.
+func twice(b *Bridge, modem, mode string) string {
 	switch {
-	case r.Direction == In || r.Direction == Both:
-		return "what comes in is not told from its repetitions"
 	case b.CleanSession:
 		return "with clean_session = true the far broker forgets what it had; take that line out"
 	case len(b.Upstreams) > 1:

@@ -292,6 +292,12 @@ func (s *Server) Serve(ln net.Listener) error {
 // One in the $SYS tree, which is the broker's own, goes nowhere, counted: to refuse
 // it would bring it again for ever.
 func (s *Server) Publish(msg *holdfast.Message, done func(error)) {
+	s.PublishInbound(msg, nil, done)
+}
+
+// PublishInbound is Publish of a message that came with QoS 2: its packet
+// identifier is stored with it.
+func (s *Server) PublishInbound(msg *holdfast.Message, in *holdfast.Inbound, done func(error)) {
 	if isSys(msg.Topic) {
 		if s.stats.droppedDenied.Add(1); s.foreignSys.CompareAndSwap(false, true) {
 			s.log.Warn("messages below $SYS from a bridge are dropped, and counted in dropped_denied: give their route another prefix", "topic", msg.Topic)
@@ -304,7 +310,7 @@ func (s *Server) Publish(msg *holdfast.Message, done func(error)) {
 		m.Received = time.Now()
 		msg = &m
 	}
-	if err := s.publish(publication{msg: msg}, done); err != nil {
+	if err := s.publish(publication{msg: msg, inbound: in}, done); err != nil {
 		done(err)
 	}
 }

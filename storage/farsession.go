@@ -3,6 +3,7 @@ package storage
 import (
 	"cmp"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,6 +25,15 @@ type farSession struct {
 	name  string
 	bound map[uint16]holdfast.Bound
 	items map[holdfast.ItemID]uint16
+	// inbound are packet identifiers of the far broker that it has not released.
+	inbound map[uint16]struct{}
+}
+
+func (f *farSession) receive(id uint16) {
+	if f.inbound == nil {
+		f.inbound = map[uint16]struct{}{}
+	}
+	f.inbound[id] = struct{}{}
 }
 
 func (f *farSession) set(b holdfast.Bound) {
@@ -93,6 +103,7 @@ func (q *Queue) FarSession() (f holdfast.FarSession) {
 		b.Gone = q.lanes[b.Item.Lane()].goneLocked(b.Item.Position())
 		f.Bound = append(f.Bound, b)
 	}
+	f.Inbound = slices.Sorted(maps.Keys(q.far.inbound))
 	slices.SortFunc(f.Bound, func(a, b holdfast.Bound) int { return cmp.Compare(a.Item, b.Item) })
 	return f
 }
@@ -103,12 +114,15 @@ func (q *Queue) FarSession() (f holdfast.FarSession) {
 // which of it a crash would leave. A change of nothing only waits.
 func (q *Queue) ChangeFarSession(c *holdfast.FarSessionChange, done func(error)) {
 	s := q.s
-	total := 64 * (2 + len(c.Free) + len(c.Bind))
+	total := 64 * (2 + len(c.Free) + len(c.Bind) + len(c.ForgetInbound))
 	if c.Begin != nil {
 		total += len(*c.Begin)
 	}
 	s.mu.Lock()
-	err := s.smallLocked(total)
+	err := s.refusalLocked()
+	if err == nil && len(c.Bind) > 0 { // the rest makes room
+		err = s.smallLocked(total)
+	}
 	if err == nil && (q.removed || s.closed || s.crashed) {
 		err = holdfast.ErrClosed
 	}
@@ -128,6 +142,9 @@ func (q *Queue) ChangeFarSession(c *holdfast.FarSessionChange, done func(error))
 		for id := range q.far.bound {
 			s.addLocked(op{key: boundKey(q.id, id), own: true})
 		}
+		for id := range q.far.inbound {
+			s.addLocked(op{key: inboundKey(q.id, id), own: true})
+		}
 		q.far = farSession{name: *c.Begin}
 		s.addLocked(q.farRow())
 	}
@@ -141,8 +158,29 @@ func (q *Queue) ChangeFarSession(c *holdfast.FarSessionChange, done func(error))
 		q.far.set(b)
 		s.addLocked(q.boundRow(b))
 	}
+	for _, id := range c.ForgetInbound {
+		delete(q.far.inbound, id)
+		s.addLocked(op{key: inboundKey(q.id, id), own: true})
+	}
 	s.waitLocked(done, total)
 	s.mu.Unlock()
+}
+
+// receivedLocked notes a packet identifier of the far broker together with its
+// message, and returns what done is to be in its place: a message that was not
+// stored comes again, and must not count as one that is there.
+func (q *Queue) receivedLocked(id uint16, done func(error)) func(error) {
+	q.s.touchLocked(q, 64)
+	q.far.receive(id)
+	q.s.addLocked(op{key: inboundKey(q.id, id), value: []byte{1}})
+	return func(err error) {
+		if err != nil {
+			q.s.mu.Lock()
+			delete(q.far.inbound, id)
+			q.s.mu.Unlock()
+		}
+		done(err)
+	}
 }
 
 func (q *Queue) freeLocked(id uint16) {

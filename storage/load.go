@@ -24,7 +24,7 @@ func (s *Store) load() error {
 	var rows []row
 	prefix := []byte{keyMeta}
 	err = s.eng.scan(prefix, prefix, false, func(k, v []byte) bool {
-		if len(k) < 6 || removed[binary.BigEndian.Uint32(k[1:])] || k[5] == metaSession || k[5] == metaInbound {
+		if len(k) < 6 || removed[binary.BigEndian.Uint32(k[1:])] || k[5] == metaSession {
 			return true
 		}
 		rows = append(rows, row{string(k), append([]byte(nil), v...)})
@@ -147,6 +147,8 @@ func (s *Store) loadRow(id uint32, kind byte, rest, v []byte, unread map[*lane]b
 			q.released = map[uint64]struct{}{}
 		}
 		q.released[binary.BigEndian.Uint64(rest)] = struct{}{}
+	case kind == metaInbound && len(rest) == 2 && !q.session: // those of sessions are read with them
+		q.far.receive(binary.BigEndian.Uint16(rest))
 	case kind == metaFar || kind == metaBound:
 		if err := q.far.restore(kind, rest, v); err != nil {
 			s.unreadable("session at the far broker", err)

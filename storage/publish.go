@@ -77,7 +77,11 @@ func (s *Store) Publish(p *holdfast.Publication, appends []Append, done func(err
 	var buf [8]func()
 	wakes := buf[:0]
 	s.mu.Lock()
-	if err := s.admitLocked(p, appends, total); err != nil {
+	err := s.admitLocked(p, appends, total)
+	if in := p.Inbound; err == nil && in != nil && in.Queue != "" && s.named[in.Queue] == nil {
+		err = fmt.Errorf("storage: there is no queue %q: %w", in.Queue, holdfast.ErrClosed)
+	}
+	if err != nil {
 		s.mu.Unlock()
 		return err
 	}
@@ -105,10 +109,14 @@ func (s *Store) Publish(p *holdfast.Publication, appends []Append, done func(err
 	if m.Retain {
 		s.retainLocked(m)
 	}
-	if p.Inbound != nil {
-		q := s.sessionLocked(p.Inbound.ClientID)
+	switch in := p.Inbound; {
+	case in == nil:
+	case in.Queue != "":
+		done = s.named[in.Queue].receivedLocked(in.PacketID, done)
+	default:
+		q := s.sessionLocked(in.ClientID)
 		s.touchLocked(q, 64)
-		s.addLocked(op{key: inboundKey(q.id, p.Inbound.PacketID), value: []byte{1}})
+		s.addLocked(op{key: inboundKey(q.id, in.PacketID), value: []byte{1}})
 	}
 	if p.WillOf != "" {
 		s.addLocked(op{key: hashedKey(keyWill, p.WillOf)})

@@ -1,8 +1,10 @@
 package storagetest
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"holdfast"
@@ -67,6 +69,48 @@ func farSession(b *bench) {
 	b.s.Crash()
 	b.start(storage.Options{})
 	b.far(b.queue("bridge/a", storage.QueueOptions{Ledger: true}), other)
+}
+
+// What comes from the far broker is there with its packet identifier, or not at all.
+func farInbound(b *bench) {
+	b.start(storage.Options{})
+	q := b.queue("bridge/a", storage.QueueOptions{})
+	inbound := func(want ...uint16) {
+		b.Helper()
+		if got := q.FarSession().Inbound; !slices.Equal(got, want) {
+			b.Fatalf("identifiers %v, want %v", got, want)
+		}
+	}
+	come := func(queue string, id uint16) error {
+		done := make(chan error, 1)
+		p := &holdfast.Publication{Msg: msg("down", 2, "x"), Inbound: &holdfast.Inbound{Queue: queue, PacketID: id}}
+		if err := b.s.Publish(p, nil, func(err error) { done <- err }); err != nil {
+			return err
+		}
+		return <-done
+	}
+	b.must(come("bridge/a", 7))
+	b.must(come("bridge/a", 65535))
+	b.must(come("bridge/a", 8))
+	if err := come("bridge/none", 1); !errors.Is(err, holdfast.ErrClosed) {
+		b.Fatalf("a queue that is not there: %v", err)
+	}
+	inbound(7, 8, 65535)
+	b.changeFar(q, &holdfast.FarSessionChange{ForgetInbound: []uint16{8, 9}})
+	b.s.Crash()
+	b.start(storage.Options{})
+	q = b.queue("bridge/a", storage.QueueOptions{})
+	inbound(7, 65535)
+	if list, err := b.s.Sessions(); err != nil || len(list) != 0 {
+		b.Fatalf("sessions %v, %v", list, err)
+	}
+	name := "another"
+	b.changeFar(q, &holdfast.FarSessionChange{Begin: &name})
+	inbound()
+	b.s.Crash()
+	b.start(storage.Options{})
+	q = b.queue("bridge/a", storage.QueueOptions{})
+	inbound()
 }
 
 // What was acknowledged in memory only comes again with its identifier.

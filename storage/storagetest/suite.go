@@ -65,6 +65,7 @@ var behaviours = []behaviour{
 	{"forgets a released position with its acknowledgement", released},
 	{"keeps the packet identifiers of a session at a far broker", farSession},
 	{"frees a packet identifier with its acknowledgement or not at all", farSessionCrash},
+	{"stores what comes from a far broker with its packet identifier", farInbound},
 	{"hands out the one item that is asked for", takeOne},
 	{"keeps retained messages", retained},
 	{"keeps wills until they are published", wills},

@@ -127,7 +127,7 @@ func (g *Gateway) makeBridge(c configs.Bridge, q *storage.Queue) (*bridgePart, e
 	o := bridge.Options{
 		Name: c.Name, GatewayID: g.cfg.Gateway.ID,
 		StateTopic: stateSpace(g.cfg.Gateway.ID) + c.Name + "/state", FarStateTopic: c.StateTopic, StateSpace: stateSpace(g.cfg.Gateway.ID),
-		Queue: q, Local: g.local, Window: c.Queue.Window, Rate: c.Queue.Rate, Failback: c.Failback,
+		Queue: q, Local: bridgeLocal{g.local, queuePrefix + c.Name}, Window: c.Queue.Window, Rate: c.Queue.Rate, Failback: c.Failback,
 		LiveFirst: c.Queue.Order == configs.LiveFirst, BackfillShare: c.Queue.BackfillShare,
 		Clock: g.clock.now, Logger: g.log.With("part", "bridge"),
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,36 +41,64 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// farBroker is a broker whose store outlives it, and which logs in it what it has
-// taken.
-type farBroker struct {
+// loggingBroker is a broker whose store outlives it, and which logs in it what of
+// some topics it has taken.
+type loggingBroker struct {
 	t      *testing.T
+	topics string // what they begin with
 	memory storage.Memory
 	taken  atomic.Int64
 
 	store  *storage.Store
 	log    *storage.Queue
 	server *edge.Server
+}
+
+func (l *loggingBroker) open() {
+	var err error
+	if l.store, err = storage.OpenMemory(storage.Options{Memory: &l.memory, AckDelay: time.Millisecond}); err != nil {
+		l.t.Fatal(err)
+	}
+	if l.log, err = l.store.Queue("log", storage.QueueOptions{}); err != nil {
+		l.t.Fatal(err)
+	}
+	everyone, err := edge.NewUsers(edge.AnonymousAlways, nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.server, err = edge.NewServer(edge.Options{Sink: l, Store: sessionStore{l.store}, Access: everyone, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// Accept makes it an edge.Sink.
+func (l *loggingBroker) Accept(p *holdfast.Publication, done func(error)) error {
+	var to []storage.Append
+	if strings.HasPrefix(p.Msg.Topic, l.topics) {
+		to = []storage.Append{{Queue: l.log, Msg: p.Msg}}
+	}
+	return l.store.Publish(p, to, func(err error) {
+		if err == nil {
+			l.taken.Add(int64(len(to)))
+		}
+		done(err)
+	})
+}
+
+// farBroker is the far end of a bridge.
+type farBroker struct {
+	loggingBroker
 	serves chan struct{}
 	ln     atomic.Pointer[pipes] // nil: it is down
 }
 
+func newFarBroker(t *testing.T) *farBroker {
+	return &farBroker{loggingBroker: loggingBroker{t: t, topics: "t/"}}
+}
+
 func (f *farBroker) start() {
-	var err error
-	if f.store, err = storage.OpenMemory(storage.Options{Memory: &f.memory, AckDelay: time.Millisecond}); err != nil {
-		f.t.Fatal(err)
-	}
-	if f.log, err = f.store.Queue("log", storage.QueueOptions{}); err != nil {
-		f.t.Fatal(err)
-	}
-	everyone, err := edge.NewUsers(edge.AnonymousAlways, nil)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.server, err = edge.NewServer(edge.Options{Sink: f, Store: sessionStore{f.store}, Access: everyone, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	f.open()
 	ln := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	f.serves = make(chan struct{})
 	go func() {
@@ -77,16 +106,6 @@ func (f *farBroker) start() {
 		_ = f.server.Serve(ln)
 	}()
 	f.ln.Store(ln)
-}
-
-// Accept makes it an edge.Sink.
-func (f *farBroker) Accept(p *holdfast.Publication, done func(error)) error {
-	return f.store.Publish(p, []storage.Append{{Queue: f.log, Msg: p.Msg}}, func(err error) {
-		if err == nil {
-			f.taken.Add(1)
-		}
-		done(err)
-	})
 }
 
 // stop ends it: like kill -9, or in order.
@@ -156,17 +175,15 @@ func (c *countedConn) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// nearBridge is a bridge whose store outlives it.
+// nearBridge is a bridge with its local broker.
 type nearBridge struct {
-	t      *testing.T
-	memory storage.Memory
+	loggingBroker
 	far    *farBroker
 	v5     bool
 	live   bool
 	deaf   bool // what comes behind CONNACK is lost
 	before func(*storage.Queue)
 
-	store *storage.Store
 	queue *storage.Queue
 	b     *bridge.Bridge
 	dead  *atomic.Bool // it says nothing more
@@ -174,11 +191,13 @@ type nearBridge struct {
 	ended chan struct{}
 }
 
+func newNearBridge(far *farBroker) *nearBridge {
+	return &nearBridge{loggingBroker: loggingBroker{t: far.t, topics: "down/"}, far: far}
+}
+
 func (n *nearBridge) start(moves int64, after func(cut func())) {
+	n.open()
 	var err error
-	if n.store, err = storage.OpenMemory(storage.Options{Memory: &n.memory, AckDelay: time.Millisecond}); err != nil {
-		n.t.Fatal(err)
-	}
 	if n.queue, err = n.store.Queue("bridge/b", storage.QueueOptions{Ledger: true}); err != nil {
 		n.t.Fatal(err)
 	}
@@ -190,9 +209,14 @@ func (n *nearBridge) start(moves int64, after func(cut func())) {
 	if n.v5 {
 		connect = bridge.MQTT5Connect
 	}
+	routes := []bridge.Route{{Filter: "t/#", QoS: 2}}
+	if !n.deaf { // it would not hear SUBACK
+		routes = append(routes, bridge.Route{Direction: bridge.In, Filter: "down/#", QoS: 2})
+	}
 	n.b, err = bridge.New(bridge.Options{
 		Name: "b", Queue: n.queue, FarSession: "far", LiveFirst: n.live, Window: 50,
-		Routes:     []bridge.Route{{Filter: "#", QoS: 2}},
+		Local:      bridgeLocal{&local{broker: n.server}, "bridge/b"},
+		Routes:     routes,
 		BackoffMin: time.Millisecond, BackoffMax: 2 * time.Millisecond, MaxAttempts: 1 << 20,
 		Upstreams: []bridge.UpstreamOption{{Name: "far", Connect: connect(bridge.ClientOptions{
 			URL: "tcp://far", ClientID: "near", Exactly: true, Dial: n.dialer(moves, after)})}},
@@ -220,6 +244,7 @@ func (n *nearBridge) end(kill bool) {
 	}
 	n.stop()
 	<-n.ended
+	_ = n.server.Shutdown(context.Background())
 	if !kill {
 		_ = n.store.Close()
 	}
@@ -256,7 +281,7 @@ func (n *nearBridge) publish(lane holdfast.Lane, qos byte, payload string) {
 	n.t.Helper()
 	done := make(chan error, 1)
 	m := &holdfast.Message{Topic: "t/" + lane.String(), QoS: qos, Payload: []byte(payload)}
-	if err := n.store.Publish(&holdfast.Publication{Msg: m}, []storage.Append{{Queue: n.queue, Lane: lane, Route: "out #", Msg: m}},
+	if err := n.store.Publish(&holdfast.Publication{Msg: m}, []storage.Append{{Queue: n.queue, Lane: lane, Route: "out t/#", Msg: m}},
 		func(err error) { done <- err }); err != nil {
 		n.t.Fatal(err)
 	}
@@ -265,8 +290,19 @@ func (n *nearBridge) publish(lane holdfast.Lane, qos byte, payload string) {
 	}
 }
 
+// command publishes one message at the far broker, and waits until it is there.
+func (f *farBroker) command(payload string) {
+	f.t.Helper()
+	done := make(chan error, 1)
+	f.server.Publish(&holdfast.Message{Topic: "down/x", QoS: 2, Payload: []byte(payload)}, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // The link is cut, and either end is killed, after every so many movements of the
-// wire: whatever of QoS 2 is published arrives once, and in order.
+// wire: whatever of QoS 2 is published at either end arrives at the other once, and
+// in order.
 func TestAcrossTheBridgeQoS2IsExactlyOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -290,10 +326,14 @@ func exactlyOnce(t *testing.T, v5, live bool) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 2))
-	far := &farBroker{t: t}
-	near := &nearBridge{t: t, far: far, v5: v5, live: live}
+	far := newFarBroker(t)
+	near := newNearBridge(far)
+	near.v5, near.live = v5, live
 	far.start()
-	sent := map[string]int{}
+	near.start(1<<40, func(func()) {})
+	waitFor(t, func() bool { return near.b.Status().State == bridge.Connected }) // so there is a subscription
+	near.end(false)
+	sent, commands := map[string]int{}, 0
 	var kills, farKills, cuts int
 	for n := range disturbances + 1 {
 		last := n == disturbances
@@ -318,6 +358,10 @@ func exactlyOnce(t *testing.T, v5, live bool) {
 			near.publish(lane, qos, fmt.Sprintf("%s %d", key, sent[key]))
 			sent[key]++
 		}
+		for range r.IntN(6) {
+			far.command(fmt.Sprintf("command %d", commands))
+			commands++
+		}
 		for over := false; !over; {
 			select {
 			case cut := <-hit:
@@ -333,7 +377,7 @@ func exactlyOnce(t *testing.T, v5, live bool) {
 				}
 				over = true
 			case <-time.After(time.Millisecond):
-				over = near.queue.Len() == 0 // nothing more will move
+				over = near.queue.Len() == 0 && near.log.Len() >= commands // nothing more will move
 			}
 		}
 		if kill := !last && r.IntN(10) > 0; kill {
@@ -344,13 +388,14 @@ func exactlyOnce(t *testing.T, v5, live bool) {
 		}
 	}
 	far.stop(false)
-	t.Logf("%d messages of QoS 2; killed %d times here and %d times there, %d cuts", sent["normal"]+sent["high"]+sent["low"], kills, farKills, cuts)
+	t.Logf("%d messages of QoS 2 up and %d down; killed %d times here and %d times there, %d cuts", sent["normal"]+sent["high"]+sent["low"], commands, kills, farKills, cuts)
 	got := arrived(t, &far.memory)
+	got["command"], sent["command"] = arrived(t, &near.memory)["command"], commands
 	for key, n := range sent {
 		if key == "one" {
 			continue
 		}
-		if live {
+		if live && key != "command" {
 			slices.Sort(got[key])
 		}
 		if len(got[key]) != n {
@@ -388,8 +433,9 @@ func TestANewMessageIsNotTakenForOneThatIsGone(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			far := &farBroker{t: t}
-			near := &nearBridge{t: t, far: far, deaf: true}
+			far := newFarBroker(t)
+			near := newNearBridge(far)
+			near.deaf = true
 			far.start()
 			near.start(1<<40, func(func()) {})
 			const n = 20
