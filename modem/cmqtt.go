@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 
 	"holdfast"
 	"holdfast/modem/at"
@@ -19,8 +18,9 @@ type cmqtt struct {
 	m *Modem
 	e *at.Engine
 
-	// busy is held from a request to its result: the firmware does one at a time.
-	busy sync.Mutex
+	// busy is taken from a request to its result: the firmware does one at a time. A
+	// token of one.
+	busy chan struct{}
 
 	// Only accessed from the dispatch goroutine.
 	group *cmqttGroup
@@ -39,6 +39,22 @@ const (
 	// cmqttInUse: the service runs already; cmqttAcquired: the client does.
 	cmqttInUse = "23"
 )
+
+func newCMQTT(m *Modem, e *at.Engine) *cmqtt {
+	return &cmqtt{m: m, e: e, busy: make(chan struct{}, 1)}
+}
+
+// begin waits for the turn of a request, until ctx ends.
+func (c *cmqtt) begin(ctx context.Context) error {
+	select {
+	case c.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *cmqtt) finish() { <-c.busy }
 
 func (*cmqtt) name() string { return "cmqtt" }
 func (*cmqtt) window() int  { return 1 }
@@ -173,8 +189,10 @@ func (c *cmqtt) connect(ctx context.Context, s *Session) error {
 // hand runs the three commands of a publish and waits for its result, which says
 // that the broker has acknowledged it. Nothing else goes on meanwhile.
 func (c *cmqtt) hand(s *Session, p *publish) {
-	c.busy.Lock()
-	defer c.busy.Unlock()
+	if c.begin(s.cmd) != nil {
+		return // the session has failed, and settled p
+	}
+	defer c.finish()
 	topic := []byte(p.msg.Topic)
 	for _, part := range []struct {
 		text  string
@@ -223,8 +241,10 @@ func (c *cmqtt) hand(s *Session, p *publish) {
 }
 
 func (c *cmqtt) subscribe(ctx context.Context, s *Session, _ uint16, filter string, qos byte) error {
-	c.busy.Lock()
-	defer c.busy.Unlock()
+	if err := c.begin(ctx); err != nil {
+		return fmt.Errorf("subscribing to %s: %w", filter, err)
+	}
+	defer c.finish()
 	code, err := c.result(ctx, s, fmt.Sprintf("AT+CMQTTSUB=0,%d,%d", len(filter), qos), "+CMQTTSUB", []byte(filter))
 	switch {
 	case errors.Is(err, at.ErrTimeout):

@@ -65,7 +65,7 @@ func (m *Modem) detectSockets(ctx context.Context, l *link) (socketCommands, err
 
 // detectDialect finds the MQTT dialect. One that was configured is believed.
 func (m *Modem) detectDialect(ctx context.Context, l *link) (mqttCommands, error) {
-	simcom := &cmqtt{m: m, e: l.e}
+	simcom := newCMQTT(m, l.e)
 	for _, d := range []struct {
 		name, probe, prefix string
 		commands            mqttCommands

@@ -148,8 +148,10 @@ func (c *qmt) echo(ctx context.Context, s *Session, id uint16) error {
 // echo: the firmware may know by itself that there is nothing to end. That is no
 // answer of the broker, and no sign of a lost connection.
 func (c *cmqtt) echo(ctx context.Context, s *Session, _ uint16) error {
-	c.busy.Lock()
-	defer c.busy.Unlock()
+	if err := c.begin(ctx); err != nil {
+		return err
+	}
+	defer c.finish()
 	connected := func(context.Context) (bool, error) { return true, nil } // it says so by itself
 	a, err := s.ask(ctx, at.Command{
 		Text: fmt.Sprintf("AT+CMQTTUNSUB=0,%d,0", len(echoFilter)), Payload: []byte(echoFilter),

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -96,6 +94,7 @@ type socket struct {
 	err      error             // the connection is gone, why
 	unacked  map[int]time.Time // sends without an acknowledgement: number to when
 	lastSend int
+	lastAck  time.Time // when the last acknowledgement came
 }
 
 type socketAddr struct{ host string }
@@ -185,42 +184,6 @@ func (m *Modem) openSocket(ctx context.Context, lk *link, host string, port int)
 	return s, nil
 }
 
-// run is the goroutine that moves the bytes, until Close or the end of the
-// connection.
-func (s *socket) run(ctx context.Context) {
-	defer close(s.ended)
-	poll := time.NewTimer(socketPoll)
-	defer poll.Stop()
-	refused := 0
-	for {
-		worked, err := s.step(ctx, &refused)
-		switch {
-		case err != nil:
-			s.fail(err)
-		case worked:
-			continue
-		}
-		if s.over() {
-			break
-		}
-		wait := socketPoll
-		if refused > 0 {
-			wait = s.m.o.Timing.SyncWait / 5 // the module has no room; it says nothing when it has
-		}
-		poll.Reset(wait)
-		select {
-		case <-s.wake:
-		case <-poll.C:
-			s.mu.Lock()
-			s.readable = s.readable || s.err == nil && !s.closed
-			s.mu.Unlock()
-		case <-s.e.Done():
-			s.fail(s.e.Err())
-		}
-	}
-	s.m.socketEnded(s)
-}
-
 // arrived counts n bytes that came through a socket.
 func (m *Modem) arrived(n int) {
 	if n == 0 {
@@ -228,306 +191,6 @@ func (m *Modem) arrived(n int) {
 	}
 	m.meter.received(n)
 	m.learn(func(st *Status) { st.Counters.PayloadIn += uint64(n) })
-}
-
-// over reports whether there is nothing more to do, and when.
-func (s *socket) over() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err != nil && (s.closed || s.err != io.EOF) || s.closed && len(s.out) == 0
-}
-
-// step sends one piece and takes one piece, and reports whether it did anything.
-func (s *socket) step(ctx context.Context, refused *int) (worked bool, err error) {
-	waits := s.m.acksSockets()
-	s.mu.Lock()
-	maps.DeleteFunc(s.unacked, func(_ int, at time.Time) bool { return time.Since(at) >= socketAckWait })
-	n := min(len(s.out), s.commands.chunk())
-	if len(s.unacked) >= socketWindow && waits || s.eof && s.closed {
-		n = 0
-	}
-	p := append([]byte(nil), s.out[:n]...)
-	room := socketBuffer - len(s.in)
-	take := s.readable && room >= socketBuffer/4 && !s.closed && (!s.pushes || s.eof)
-	if n == s.commands.chunk() && time.Since(s.lastRead) < readEvery {
-		take = false
-	}
-	if s.eof && s.closed {
-		s.out = nil // nobody is there to take it
-	}
-	s.mu.Unlock()
-	if n > 0 {
-		sent, err := s.commands.send(ctx, s, p)
-		switch {
-		case at.IsRejection(err):
-			if *refused++; *refused > socketRetries {
-				return false, fmt.Errorf("the module does not take bytes for the connection any more (%w)", err)
-			}
-		case err != nil:
-			return false, fmt.Errorf("nobody knows what the module has taken: %w", err)
-		default:
-			*refused = 0
-			s.mu.Lock()
-			s.out = s.out[sent:]
-			if len(s.out) == 0 {
-				s.out = nil
-			}
-			s.changedLocked()
-			s.mu.Unlock()
-			s.m.learn(func(st *Status) { st.Counters.PayloadOut += uint64(sent) })
-			s.m.meter.sent(sent)
-			worked = sent > 0
-		}
-	}
-	if !take {
-		return worked, nil
-	}
-	s.mu.Lock()
-	s.lastRead = time.Now()
-	s.readable = false // an announcement from here on is of new bytes
-	s.mu.Unlock()
-	got, more, err := s.commands.receive(ctx, s, room)
-	if at.IsRejection(err) { // it is closed, if not by what was said then by this
-		s.end()
-		return worked, nil
-	}
-	if err != nil {
-		return worked, fmt.Errorf("nobody knows what the module has given: %w", err)
-	}
-	s.m.arrived(len(got))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.in = append(s.in, got...)
-	s.readable = s.readable || more
-	if len(got) == 0 && !s.readable && s.eof && s.err == nil {
-		s.err = io.EOF // all that it had was taken
-	}
-	if len(got) > 0 || s.err != nil {
-		s.changedLocked()
-	}
-	return worked || len(got) > 0 || more, nil
-}
-
-const (
-	// socketWindow is the most sends without an acknowledgement.
-	socketWindow = 4
-	// socketAckWait is how long one is waited for. Its line may have been lost; that
-	// the bytes have arrived is for TCP to see to.
-	socketAckWait = socketPoll
-)
-
-func (s *socket) changedLocked() {
-	close(s.change)
-	s.change = make(chan struct{})
-}
-
-func (s *socket) wakeUp() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// fail ends the connection for err.
-func (s *socket) fail(err error) {
-	s.mu.Lock()
-	if s.err == nil || s.err == io.EOF && s.closed {
-		s.err = fmt.Errorf("the connection through modem %s is lost: %w", s.m.o.Name, err)
-	}
-	s.changedLocked()
-	s.mu.Unlock()
-	s.wakeUp()
-}
-
-// end says that the far side has closed; what the module still has is taken
-// first.
-func (s *socket) end() {
-	s.mu.Lock()
-	if s.eof && s.err == nil && !s.readable {
-		s.err = io.EOF
-		s.changedLocked()
-	}
-	s.readable = s.readable || !s.eof
-	s.eof = true
-	s.mu.Unlock()
-	s.wakeUp()
-}
-
-// event takes what the module has said of this socket.
-func (s *socket) event(ev socketEvent) {
-	if ev.failed {
-		s.fail(errors.New("the module could not send"))
-		return
-	}
-	s.m.arrived(len(ev.pushed))
-	s.mu.Lock()
-	if ev.acked != 0 {
-		delete(s.unacked, ev.acked)
-	}
-	s.readable = s.readable || ev.readable
-	if len(ev.pushed) > 0 {
-		s.pushes = true
-		if s.in = append(s.in, ev.pushed...); len(s.in) > 4*socketBuffer && s.err == nil {
-			s.err = errors.New("the module pushes more than is read")
-		}
-		s.changedLocked()
-	}
-	s.mu.Unlock()
-	if ev.closed {
-		s.end()
-	}
-	s.wakeUp()
-}
-
-// Read is net.Conn's.
-func (s *socket) Read(p []byte) (int, error) {
-	for {
-		passed, anew := s.readBy.watch()
-		select {
-		case <-passed:
-			if !s.isClosed() {
-				return 0, s.opError("read", os.ErrDeadlineExceeded)
-			}
-		default:
-		}
-		s.mu.Lock()
-		switch {
-		case s.closed:
-			s.mu.Unlock()
-			return 0, s.opError("read", net.ErrClosed)
-		case len(p) == 0:
-			s.mu.Unlock()
-			return 0, nil
-		case len(s.in) > 0:
-			n := copy(p, s.in)
-			if s.in = s.in[n:]; len(s.in) == 0 {
-				s.in = nil
-			}
-			s.mu.Unlock()
-			s.wakeUp()
-			return n, nil
-		case s.err != nil:
-			err := s.err
-			s.mu.Unlock()
-			if err == io.EOF {
-				return 0, io.EOF
-			}
-			return 0, s.opError("read", err)
-		}
-		change := s.change
-		s.mu.Unlock()
-		select {
-		case <-change:
-		case <-passed:
-		case <-anew:
-		}
-	}
-}
-
-// Write is net.Conn's: it returns when all of p is in the buffer that is sent
-// from, which is not yet the far side.
-func (s *socket) Write(p []byte) (n int, err error) {
-	for {
-		passed, anew := s.writeBy.watch()
-		select {
-		case <-passed:
-			if !s.isClosed() {
-				return n, s.opError("write", os.ErrDeadlineExceeded)
-			}
-		default:
-		}
-		s.mu.Lock()
-		switch {
-		case s.closed:
-			s.mu.Unlock()
-			return n, s.opError("write", net.ErrClosed)
-		case s.err != nil || s.eof:
-			err := s.err
-			s.mu.Unlock()
-			if err == nil || err == io.EOF {
-				err = errors.New("the far side has closed the connection")
-			}
-			return n, s.opError("write", err)
-		}
-		if room := min(socketBuffer-len(s.out), len(p)-n); room > 0 {
-			s.out = append(s.out, p[n:n+room]...)
-			n += room
-			s.wakeUp()
-		}
-		change := s.change
-		s.mu.Unlock()
-		if n == len(p) {
-			return n, nil
-		}
-		select {
-		case <-change:
-		case <-passed:
-		case <-anew:
-		}
-	}
-}
-
-// Close sends what is left, for Timing.Close at most, and closes the socket in
-// the module. It must not be called from Options.URC of the engine.
-func (s *socket) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		<-s.ended
-		return s.opError("close", net.ErrClosed)
-	}
-	s.closed = true
-	s.changedLocked()
-	s.mu.Unlock()
-	s.readBy.stop()
-	s.writeBy.stop()
-	s.wakeUp()
-	t := time.AfterFunc(s.m.o.Timing.Close, func() {
-		s.fail(errors.New("it took too long to send what was left"))
-		s.cancel()
-	})
-	defer t.Stop()
-	<-s.ended
-	return nil
-}
-
-func (s *socket) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
-}
-
-func (s *socket) opError(op string, err error) error {
-	return &net.OpError{Op: op, Net: "tcp", Source: s.LocalAddr(), Addr: s.remote, Err: err}
-}
-
-// LocalAddr names the modem: the address of the socket is the operator's.
-func (s *socket) LocalAddr() net.Addr { return socketAddr{"modem " + s.m.o.Name} }
-
-// RemoteAddr is the address that was dialled.
-func (s *socket) RemoteAddr() net.Addr { return s.remote }
-
-// SetDeadline is net.Conn's.
-func (s *socket) SetDeadline(t time.Time) error {
-	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
-}
-
-// SetReadDeadline is net.Conn's.
-func (s *socket) SetReadDeadline(t time.Time) error {
-	if s.isClosed() {
-		return s.opError("set", net.ErrClosed)
-	}
-	s.readBy.set(t)
-	return nil
-}
-
-// SetWriteDeadline is net.Conn's.
-func (s *socket) SetWriteDeadline(t time.Time) error {
-	if s.isClosed() {
-		return s.opError("set", net.ErrClosed)
-	}
-	s.writeBy.set(t)
-	return nil
 }
 
 // socketEnded takes s out of the modem and closes it inside the module.
@@ -582,11 +245,11 @@ func (m *Modem) socketURC(lk *link, l at.Line) bool {
 	if !ok {
 		return false
 	}
+	if ev.acked != 0 {
+		m.setAcksSockets(true)
+	}
 	m.mu.Lock()
 	s := m.conns[id]
-	if ev.acked != 0 {
-		m.acks = true
-	}
 	m.mu.Unlock()
 	if s != nil {
 		s.event(ev)
@@ -602,6 +265,12 @@ func (m *Modem) acksSockets() bool {
 	return m.acks
 }
 
+func (m *Modem) setAcksSockets(on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.acks = on
+}
+
 // HasSocket waits until the modem is registered, and reports whether its firmware
 // has TCP sockets, or the board a network interface of it, which is not waited for.
 func (m *Modem) HasSocket(ctx context.Context) (bool, error) {
@@ -614,8 +283,6 @@ func (m *Modem) HasSocket(ctx context.Context) (bool, error) {
 	}
 	return lk.sockets() != nil, nil
 }
-
-var _ net.Conn = (*socket)(nil)
 
 // errDial explains a connection that did not come about, for holdfast.ErrUnknown
 // is no fate of a dial.
