@@ -29,6 +29,10 @@ type Command struct {
 	// Raw is the number of raw bytes that follow the end of this line of the
 	// answer; nil if there are none. They are in Response.Data.
 	Raw func(line string) int
+	// Failed, if not nil, is called before anything else is written when nobody knows
+	// what became of the command. A module that waits for its payload takes what comes
+	// next for it: a result that is told from then on may be of something else.
+	Failed func(error)
 	// Timeout is for the whole command; 0 means Options.Timeout.
 	Timeout time.Duration
 }
@@ -62,7 +66,9 @@ type flight struct {
 	bytes  int
 	final  string
 	err    error
+	heard  uint64 // Stats.BytesIn when it was written
 	over   bool
+	paid   bool          // the payload was written
 	cut    bool          // the module has restarted in the middle of it
 	done   chan struct{} // closed when over, and the line end is whole
 	prompt chan struct{} // closed when the prompt has come; nil after that

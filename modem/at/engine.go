@@ -171,7 +171,13 @@ func (e *Engine) Do(ctx context.Context, c Command) (Response, error) {
 		}
 	}
 	r, err := e.run(ctx, c)
-	if err == nil || !e.dirty || ctx.Err() != nil {
+	if err == nil || !e.dirty {
+		return r, err
+	}
+	if c.Failed != nil {
+		c.Failed(err)
+	}
+	if ctx.Err() != nil {
 		return r, err
 	}
 	if syncErr := e.resync(ctx, e.o.SyncTries); syncErr != nil {
@@ -211,6 +217,7 @@ func (e *Engine) run(ctx context.Context, c Command) (Response, error) {
 	prompt := f.prompt
 	e.mu.Lock()
 	e.flight = f
+	f.heard = e.stats.BytesIn
 	e.lex.expectPrompt(prompt != nil)
 	e.mu.Unlock()
 
@@ -223,6 +230,7 @@ func (e *Engine) run(ctx context.Context, c Command) (Response, error) {
 			return e.land(f, nil, timeout)
 		case <-prompt:
 			prompt = nil
+			f.paid = true
 			if err := e.send(ctx, timer, c.Payload); err != nil {
 				return e.land(f, err, timeout)
 			}

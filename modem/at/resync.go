@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -33,17 +34,31 @@ func (e *Engine) Probe(ctx context.Context) error {
 //
 // A module that waits for data (prompt) would take AT as data: ESC cancels that
 // (3GPP TS 27.005 3.5.1), at once if the command had a prompt, else from the
-// second try on.
+// second try on. One that counts its data takes ESC for data too, and sends on what
+// it gets. If only the prompt was lost, the payload itself is the one thing that does
+// no harm: it is written first, so that it is no command for a module that has not
+// heard of this one. That is if the module has said anything since, noise at least: in
+// silence it is the command that was lost.
 func (e *Engine) resync(ctx context.Context, tries int) error {
 	e.dirty = true
 	e.mu.Lock()
 	ghost := e.ghost
+	pay := ghost != nil && ghost.cmd.Payload != nil && !ghost.paid && !ghost.cut && e.stats.BytesIn > ghost.heard
 	e.dropRawLocked()
 	e.mu.Unlock()
 	if err := e.drain(ctx); err != nil {
 		return err
 	}
 	escape := ghost != nil && ghost.cmd.Payload != nil
+	if pay {
+		ghost.paid = true
+		if err := e.pay(ctx, noCommand(ghost.cmd.Payload)); err != nil {
+			return err
+		}
+		if err := e.drain(ctx); err != nil {
+			return err
+		}
+	}
 	var last error
 	for range tries {
 		text := "AT"
@@ -75,6 +90,33 @@ func (e *Engine) resync(ctx context.Context, tries int) error {
 		last = err
 	}
 	return fmt.Errorf("%w (%d tries)", errors.Join(ErrUnsynced, last), tries)
+}
+
+// pay writes a payload whose prompt was not seen.
+func (e *Engine) pay(ctx context.Context, payload []byte) error {
+	timer := time.NewTimer(e.o.Timeout)
+	defer timer.Stop()
+	return e.send(ctx, timer, payload)
+}
+
+// noCommand is p, with its length, but without a line that a module could take for a
+// command: one with AT in it, whatever stands before (V.250 5.2.1). Where p has one, the
+// letter is lost; seldom, and better than what a payload could do to a module.
+func noCommand(p []byte) []byte {
+	p = slices.Clone(p)
+	begin := 0 // of the line
+	for i, c := range p {
+		if c != '\r' && c != '\n' {
+			continue
+		}
+		for line := p[begin:i]; len(line) > 1; line = line[1:] {
+			if line[0]|0x20 == 'a' && line[1]|0x20 == 't' {
+				line[0] = 0xff
+			}
+		}
+		begin = i + 1
+	}
+	return p
 }
 
 // drain waits until nothing has come for Idle, at most ten times as long: a

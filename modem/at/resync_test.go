@@ -101,6 +101,39 @@ func TestAModuleThatWaitsForDataIsEscaped(t *testing.T) {
 	})
 }
 
+// A module that counts its data would send on what a resync writes; it gets the
+// payload, if that can be no command, and its result is of a command that has failed.
+func TestAModuleWhosePromptWasLostGetsThePayload(t *testing.T) {
+	for _, c := range []struct{ name, payload, then string }{
+		{"text", `{"t":21.5}`, `{"t":21.5}` + "\x1b\rAT\r"},
+		{"bytes", "\x00\r\xff{\"data\":1}", "\x00\r\xff{\"data\":1}\x1b\rAT\r"},
+		{"what could be a command", "x\rxat+CFUN=0\r", "x\rx\xfft+CFUN=0\r\x1b\rAT\r"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			play(t, Options{}, func(t *testing.T, e *Engine, m *script, urcs *lines) {
+				failed := make(chan error, 1)
+				got := do(e, Command{Text: "AT+QMTPUBEX=0,1,1,0,\"t\",10", Payload: []byte(c.payload), Failed: func(err error) { failed <- err }})
+				m.want("AT+QMTPUBEX=0,1,1,0,\"t\",10")
+				m.say("\x91\x82\xfe") // the prompt, in noise
+				m.wantBytes(c.then[:1])
+				select {
+				case err := <-failed:
+					if !errors.Is(err, ErrTimeout) {
+						t.Errorf("it failed with %v", err)
+					}
+				default:
+					t.Error("more was written before the command had failed")
+				}
+				m.wantBytes(c.then[1:])
+				m.say("\r\n" + ok + "\r\n+QMTPUBEX: 0,1,0\r\n")
+				if r := <-got; !errors.Is(r.err, ErrTimeout) || errors.Is(r.err, ErrUnsynced) {
+					t.Errorf("got %v", r.err)
+				}
+			})
+		})
+	}
+}
+
 func TestADeadModuleIsSaidToBeDead(t *testing.T) {
 	play(t, Options{}, func(t *testing.T, e *Engine, m *script, urcs *lines) {
 		go func() {
