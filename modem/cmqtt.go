@@ -37,7 +37,8 @@ const (
 	cmqttTopic   = 1024
 	cmqttPayload = 10240
 	// cmqttInUse: the service runs already; cmqttAcquired: the client does.
-	cmqttInUse = "23"
+	cmqttInUse  = "23"
+	cmqttNoName = "25"
 )
 
 func newCMQTT(m *Modem, e *at.Engine) *cmqtt {
@@ -94,8 +95,26 @@ func (c *cmqtt) prepare(ctx context.Context, l Login) error {
 	if _, err := c.m.wish(ctx, c.e, at.Command{Text: `AT+CMQTTCFG="version",0,4`}); err != nil {
 		return err
 	}
-	if l.Will != nil {
-		c.m.log.Warn("connecting without a will, for which this dialect has no command here")
+	return nil
+}
+
+// setWill: the topic, then the message with its QoS and, with newer firmware, RETAIN.
+// A will without RETAIN where one with it is wanted would be no use.
+func (c *cmqtt) setWill(ctx context.Context, w *holdfast.Message) error {
+	retain := ""
+	if w.Retain {
+		retain = ",1"
+	}
+	for _, part := range []struct {
+		text  string
+		bytes []byte
+	}{
+		{fmt.Sprintf("AT+CMQTTWILLTOPIC=0,%d", len(w.Topic)), []byte(w.Topic)},
+		{fmt.Sprintf("AT+CMQTTWILLMSG=0,%d,%d%s", len(w.Payload), w.QoS, retain), w.Payload},
+	} {
+		if _, err := c.m.ask(ctx, c.e, at.Command{Text: part.text, Payload: part.bytes}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -154,7 +173,7 @@ func cmqttWords(code string) string {
 	what, ok := map[string]string{
 		"11": "no connection", "14": "the client is busy", "17": "time-out", "19": "the client is in use",
 		"20": "the client was not acquired", "21": "the client was not released", "22": "a length is wrong",
-		"23": "it runs already", "25": "the name was not found", "26": "the broker has closed the connection",
+		"23": "it runs already", "26": "the broker has closed the connection",
 		"32": "TLS failed", "33": "TLS failed", "34": "TLS failed",
 	}[code]
 	if !ok {
@@ -183,7 +202,11 @@ func (c *cmqtt) connect(ctx context.Context, s *Session) error {
 	if n := cmqttRefusal(code); n > 0 {
 		return &RefusedError{Code: n}
 	}
-	return errDial(l.Host, l.Port, errors.New(cmqttWords(code)))
+	err = errors.New(cmqttWords(code))
+	if code == cmqttNoName {
+		err = fmt.Errorf("%w (%s)", errNotFound, code)
+	}
+	return errDial(l.Host, l.Port, err)
 }
 
 // hand runs the three commands of a publish and waits for its result, which says
@@ -207,7 +230,7 @@ func (c *cmqtt) hand(s *Session, p *publish) {
 			return
 		}
 		if err != nil {
-			s.fail(fmt.Errorf("the module took a publish without an answer: %w", err))
+			s.fail(unanswered(err))
 			return
 		}
 	}
@@ -224,7 +247,7 @@ func (c *cmqtt) hand(s *Session, p *publish) {
 		return
 	}
 	if err != nil {
-		s.fail(fmt.Errorf("the module took a publish without an answer: %w", err))
+		s.fail(unanswered(err))
 		return
 	}
 	s.handed(p)

@@ -30,7 +30,8 @@ type Login struct {
 var (
 	// errSilentOpen: OPEN was answered with OK and nothing more. The firmware
 	// does that in every state but the closed one.
-	errSilentOpen = errors.New("the module said nothing about the connection that it was to open")
+	errSilentOpen = errors.New("the module said nothing about the connection that it was to open; " +
+		"its client is stuck: a running gateway resets it by itself, or switch it off and on")
 	// errSelfConnected: the firmware was still repairing an old connection.
 	errSelfConnected = errors.New("the module has repaired an old connection by itself")
 	errNoMQTT        = errors.New("the module has no MQTT commands that are known here; set mode = \"socket\"")
@@ -43,8 +44,8 @@ var (
 // before must have ended or been closed.
 //
 // receive is called for each message from the broker, one at a time, in order,
-// perhaps before Connect returns. It may block for a while, but 64 messages
-// that wait are the most that is kept. Its ack is nil: see Session.
+// perhaps before Connect returns. It may block for a while, but 4,096 messages that
+// wait, of 1 MiB in all, are the most that is kept. Its ack is nil: see Session.
 func (m *Modem) Connect(ctx context.Context, l Login, receive func(msg *holdfast.Message, again bool, ack func())) (*Session, error) {
 	select {
 	case <-m.connecting:

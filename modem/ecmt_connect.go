@@ -163,35 +163,13 @@ func (m *Modem) ecmtConfigure(ctx context.Context, e *at.Engine, l Login) error 
 			return fmt.Errorf("configuring the module's MQTT client: %w", err)
 		}
 	}
-	if l.Will == nil {
-		return nil
-	}
-	if why := willProblem(l.Will); why != "" {
-		m.log.Warn("connecting without a will, which the module cannot carry", "reason", why)
-		return nil
-	}
-	retain := 0
-	if l.Will.Retain {
-		retain = 1
-	}
-	_, err := m.wish(ctx, e, at.Command{Text: fmt.Sprintf(`AT+ECMTCFG="will",0,1,%d,%d,"%s","%s"`,
-		l.Will.QoS, retain, l.Will.Topic, l.Will.Payload)})
-	return err
+	return nil
 }
 
-func willProblem(w *holdfast.Message) string {
-	for _, s := range []string{w.Topic, string(w.Payload)} {
-		if why := unquotable(s); why != "" {
-			return "it has " + why
-		}
-		if len(s) > maxWill {
-			return "it is longer than 255 bytes"
-		}
-	}
-	if len(w.Payload) == 0 {
-		return "it is empty"
-	}
-	return ""
+func (c *ecmt) setWill(ctx context.Context, w *holdfast.Message) error {
+	_, err := c.m.ask(ctx, c.e, at.Command{Text: fmt.Sprintf(`AT+ECMTCFG="will",0,1,%d,%d,"%s","%s"`,
+		w.QoS, bit(w.Retain), w.Topic, w.Payload)})
+	return err
 }
 
 // wait waits for an asynchronous result of this session: until d has passed,
@@ -240,5 +218,5 @@ func (s *Session) ecmtOpen(ctx context.Context) error {
 	if len(a) >= 2 {
 		code = a[1]
 	}
-	return openError(s.login, code)
+	return errDial(s.login.Host, s.login.Port, errors.New("result "+code))
 }

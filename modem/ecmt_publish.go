@@ -83,7 +83,7 @@ func (s *Session) ecmtHand(p *publish) {
 		}
 	}
 	if err != nil {
-		s.fail(fmt.Errorf("the module took a publish without an answer: %w", err))
+		s.fail(unanswered(err))
 		return
 	}
 	s.handed(p)

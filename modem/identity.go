@@ -36,19 +36,20 @@ func (m *Modem) identifySIM(ctx context.Context, e *at.Engine) error {
 
 // readICCID reads the number of the SIM card.
 func (m *Modem) readICCID(ctx context.Context, e *at.Engine) error {
-	return m.readFact(ctx, e, []string{"AT+ECICCID", "AT+ICCID", "AT+CCID", "AT+QCCID"}, isICCID,
+	return m.readFact(ctx, e, []string{"AT+ECICCID", "AT+ICCID", "AT+CCID", "AT+QCCID", "AT+CICCID"}, isICCID,
 		func(s *Status, f Fact) { s.ICCID = f })
 }
 
 // readFact asks until one of the commands gives a valid value.
 func (m *Modem) readFact(ctx context.Context, e *at.Engine, commands []string, valid func(string) bool, store func(*Status, Fact)) error {
+	var prefixes []string // one may be answered by the name of another: AT+CICCID by +ICCID
 	for _, text := range commands {
-		name, _, _ := strings.Cut(strings.TrimPrefix(text, "AT"), "=")
-		c := at.Command{Text: text, Bare: true}
-		if strings.HasPrefix(name, "+") {
-			c.Prefixes = []string{name}
+		if name, _, _ := strings.Cut(strings.TrimPrefix(text, "AT"), "="); strings.HasPrefix(name, "+") {
+			prefixes = append(prefixes, name)
 		}
-		r, err := m.wish(ctx, e, c)
+	}
+	for _, text := range commands {
+		r, err := m.wish(ctx, e, at.Command{Text: text, Bare: true, Prefixes: prefixes})
 		if err != nil {
 			return err
 		}

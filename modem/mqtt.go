@@ -24,6 +24,9 @@ type mqttCommands interface {
 	carriable(msg *holdfast.Message) error
 	// prepare brings the client from whatever state to a closed and configured one.
 	prepare(ctx context.Context, l Login) error
+	// setWill gives the client a will that willProblem has nothing against; the error
+	// is a rejection if the firmware does not take it. It is called after prepare.
+	setWill(ctx context.Context, w *holdfast.Message) error
 	// connect opens the connection and logs in.
 	connect(ctx context.Context, s *Session) error
 	// hand gives one publish to the module, on the goroutine of the session. It
@@ -46,7 +49,12 @@ func (m *Modem) connectOnce(ctx context.Context, lk *link, commands mqttCommands
 	if err := commands.prepare(ctx, l); err != nil {
 		return nil, err
 	}
+	willed, err := m.setWill(ctx, commands, l.Will)
+	if err != nil {
+		return nil, err
+	}
 	s := newSession(m, lk.e, commands, l, receive)
+	s.willed = willed
 	m.mu.Lock()
 	// The life may have ended since waitUp; then nobody would tell s.
 	gone := m.link != lk || !m.up || lk.mqtt() != commands
@@ -61,7 +69,7 @@ func (m *Modem) connectOnce(ctx context.Context, lk *link, commands mqttCommands
 		return nil, errRebooted
 	}
 	s.start()
-	err := s.mqtt.connect(ctx, s)
+	err = s.mqtt.connect(ctx, s)
 	if err == nil {
 		err = m.connected(s)
 	}
@@ -80,6 +88,42 @@ func (m *Modem) connectOnce(ctx context.Context, lk *link, commands mqttCommands
 	}
 	s.stop()
 	return nil, err
+}
+
+// setWill reports whether the client has a will now. One that it cannot carry is left
+// out: a gateway without a will is better than none.
+func (m *Modem) setWill(ctx context.Context, commands mqttCommands, w *holdfast.Message) (bool, error) {
+	if w == nil {
+		return false, nil
+	}
+	if why := willProblem(w); why != "" {
+		m.log.Warn("connecting without a will, which the module cannot carry", "reason", why)
+		return false, nil
+	}
+	err := commands.setWill(ctx, w)
+	if at.IsRejection(err) {
+		m.log.Warn("connecting without a will, which the module does not take", "error", err)
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("giving the module a will: %w", err)
+	}
+	return true, nil
+}
+
+func willProblem(w *holdfast.Message) string {
+	for _, s := range []string{w.Topic, string(w.Payload)} {
+		if why := unquotable(s); why != "" {
+			return "it has " + why
+		}
+		if len(s) > maxWill {
+			return "it is longer than 255 bytes"
+		}
+	}
+	if len(w.Payload) == 0 {
+		return "it is empty"
+	}
+	return ""
 }
 
 // checkLogin has the bounds that all of them have.

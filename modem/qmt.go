@@ -56,21 +56,19 @@ func (c *qmt) prepare(ctx context.Context, l Login) error {
 		// line end cannot be told from the next URC.
 		{`"recv/mode",0,0,1`, true},
 		{`"dataformat",0,0,0`, false},
+		{`"will",0,0`, false}, // that of an earlier configuration
 	} {
 		_, err := c.m.ask(ctx, c.e, at.Command{Text: "AT+QMTCFG=" + item.text})
 		if err != nil && (item.need || !at.IsRejection(err)) {
 			return fmt.Errorf("configuring the module's MQTT client: %w", err)
 		}
 	}
-	if l.Will == nil {
-		return nil
-	}
-	if why := willProblem(l.Will); why != "" {
-		c.m.log.Warn("connecting without a will, which the module cannot carry", "reason", why)
-		return nil
-	}
-	_, err := c.m.wish(ctx, c.e, at.Command{Text: fmt.Sprintf(`AT+QMTCFG="will",0,1,%d,%d,"%s","%s"`,
-		l.Will.QoS, bit(l.Will.Retain), l.Will.Topic, l.Will.Payload)})
+	return nil
+}
+
+func (c *qmt) setWill(ctx context.Context, w *holdfast.Message) error {
+	_, err := c.m.ask(ctx, c.e, at.Command{Text: fmt.Sprintf(`AT+QMTCFG="will",0,1,%d,%d,"%s","%s"`,
+		w.QoS, bit(w.Retain), w.Topic, w.Payload)})
 	return err
 }
 
@@ -113,6 +111,7 @@ func (c *qmt) hand(s *Session, p *publish) {
 		Text:    fmt.Sprintf(`AT+QMTPUBEX=0,%d,%d,%d,"%s",%d`, id, p.msg.QoS, bit(p.msg.Retain), p.msg.Topic, len(p.msg.Payload)),
 		Payload: append([]byte{}, p.msg.Payload...),
 		Timeout: s.m.o.Timing.Radio,
+		Failed:  func(err error) { s.fail(unanswered(err)) },
 	}
 	_, err := c.e.Do(s.cmd, command)
 	if at.IsRejection(err) {
@@ -127,7 +126,7 @@ func (c *qmt) hand(s *Session, p *publish) {
 		}
 	}
 	if err != nil {
-		s.fail(fmt.Errorf("the module took a publish without an answer: %w", err))
+		s.fail(unanswered(err))
 		return
 	}
 	s.handed(p)

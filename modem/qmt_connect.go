@@ -10,13 +10,13 @@ import (
 )
 
 // qmtOpens are the results of QMTOPEN.
-var qmtOpens = map[string]string{
-	"-1": "it could not be opened (-1)",
-	"1":  "the module did not like the address (1)",
-	"2":  "the module's client is in use (2)",
-	"3":  "there is no data connection (3)",
-	"4":  "the name was not found (4)",
-	"5":  "the far side did not answer or refused (5)",
+var qmtOpens = map[string]error{
+	"-1": errors.New("it could not be opened"),
+	"1":  errors.New("the module did not like the address"),
+	"2":  errors.New("the module's client is in use"),
+	"3":  errors.New("there is no data connection"),
+	"4":  errNotFound,
+	"5":  errors.New("the far side did not answer or refused"),
 }
 
 func (c *qmt) connect(ctx context.Context, s *Session) error {
@@ -35,11 +35,11 @@ func (c *qmt) connect(ctx context.Context, s *Session) error {
 			}
 			continue
 		}
-		why, ok := qmtOpens[code]
-		if !ok {
-			why = "result " + code
+		err = errors.New("result " + code)
+		if why, ok := qmtOpens[code]; ok {
+			err = fmt.Errorf("%w (%s)", why, code)
 		}
-		return errDial(s.login.Host, s.login.Port, errors.New(why))
+		return errDial(s.login.Host, s.login.Port, err)
 	}
 }
 

@@ -113,8 +113,10 @@ func TestAReceiverThatIsSlowDelaysNoAcknowledgement(t *testing.T) {
 		gate := make(chan struct{})
 		n := 0
 		s := connected(t, m, func(*holdfast.Message, bool, func()) { <-gate; n++ })
-		for range 100 {
-			f.say("\r\n+ECMTRECV: 0,0,\"t\",x\r\n")
+		const sent, size = inboxBytes/1000 + 50, 1000
+		for range sent {
+			f.say("\r\n+ECMTRECV: 0,0,\"t\"," + strings.Repeat("x", size-1) + "\r\n")
+			synctest.Wait()
 		}
 		time.Sleep(time.Second)
 		var o outcomes
@@ -124,7 +126,7 @@ func TestAReceiverThatIsSlowDelaysNoAcknowledgement(t *testing.T) {
 		}
 		close(gate)
 		s.Close()
-		if st := m.Status().Counters; n != inboxSize+1 || st.ReceivedMsgs != uint64(n) || st.Discarded != uint64(100-n) {
+		if st := m.Status().Counters; n != inboxBytes/size+1 || st.ReceivedMsgs != uint64(n) || st.Discarded != uint64(sent-n) {
 			t.Errorf("%d received, %+v", n, st)
 		}
 	})

@@ -1,6 +1,7 @@
 package modem
 
 import (
+	"errors"
 	"fmt"
 
 	"holdfast"
@@ -30,10 +31,37 @@ var refusals = map[int]struct{ what, try string }{
 	5: {"not authorized", "check username and password of [[bridge]], and that the client id may connect"},
 }
 
-// openError explains a connection that did not come about.
-func openError(l Login, code string) error {
-	return fmt.Errorf("the module could not reach %s:%d (result %s); check the host name and the port of the url, "+
-		"that the SIM has data, and that a firewall or the APN lets it through", l.Host, l.Port, code)
+// UnreachableError is a connection to the broker that did not come about.
+type UnreachableError struct {
+	// Layer is where it ended, as in Check: "dns" if the module says that the name was
+	// not found, else "tcp".
+	Layer string
+	err   error
+}
+
+func (e *UnreachableError) Error() string { return e.err.Error() }
+func (e *UnreachableError) Unwrap() error { return e.err }
+
+// errNotFound: the module says that there is no such name.
+var errNotFound = errors.New("the name was not found")
+
+// errDial explains a connection that did not come about, for holdfast.ErrUnknown
+// is no fate of a dial.
+func errDial(host string, port int, err error) error {
+	if errors.Is(err, holdfast.ErrClosed) {
+		return err
+	}
+	layer := "tcp"
+	if errors.Is(err, errNotFound) {
+		layer = "dns"
+	}
+	return &UnreachableError{layer, fmt.Errorf("the module could not reach %s:%d (%w); check the host name and the port of the url, "+
+		"that the SIM has data, and that a firewall or the APN lets it through", host, port, err)}
+}
+
+// unanswered explains a publish command whose outcome nobody knows.
+func unanswered(err error) error {
+	return fmt.Errorf("the module took a publish without an answer: %w", err)
 }
 
 // publishResult explains the result of a publish that is not 0.

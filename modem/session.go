@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast"
@@ -19,8 +20,11 @@ import (
 // are said to have room for five.
 const window = 4
 
-// inboxSize is the number of received messages that may wait for receive.
-const inboxSize = 64
+// The most received messages, and bytes of them, that may wait for receive.
+const (
+	inboxSize  = 4096
+	inboxBytes = 1 << 20
+)
 
 // Session is one MQTT connection inside the module. It is never reused: after
 // Done is closed, Connect makes a new one.
@@ -48,10 +52,14 @@ type Session struct {
 	outbox chan *publish
 	inbox  chan *holdfast.Message
 	early  []*holdfast.Message // came before; only deliver
+	slots  chan struct{}       // one for each publish that the module has
+	willed bool                // the far broker has a will of this connection
 	done   chan struct{}
 	ending chan struct{} // closed when nothing more is to be received
 	wg     sync.WaitGroup
 	closed sync.Once
+
+	waiting atomic.Int64 // bytes in inbox
 
 	live bool // it was made; guarded by m.mu
 
@@ -71,6 +79,7 @@ type publish struct {
 	msg   *holdfast.Message
 	done  func(error)
 	timer *time.Timer // of the acknowledgement; nil until the module took it
+	slot  bool        // it has one of the session's slots
 }
 
 func newSession(m *Modem, e *at.Engine, commands mqttCommands, l Login, receive func(*holdfast.Message, bool, func())) *Session {
@@ -79,7 +88,8 @@ func newSession(m *Modem, e *at.Engine, commands mqttCommands, l Login, receive 
 	return &Session{
 		m: m, e: e, mqtt: commands, login: l, receive: receive, log: m.log,
 		ctx: ctx, cancel: cancel, cmd: cmd, giveUp: giveUp,
-		outbox:   make(chan *publish, commands.window()),
+		outbox:   make(chan *publish, commands.window()+1),
+		slots:    make(chan struct{}, commands.window()),
 		inbox:    make(chan *holdfast.Message, inboxSize),
 		done:     make(chan struct{}),
 		ending:   make(chan struct{}),
@@ -96,6 +106,9 @@ func (s *Session) start() {
 // Window is the most publishes that may wait for their acknowledgement.
 func (s *Session) Window() int { return s.mqtt.window() }
 
+// HasWill reports whether the far broker has a will of this connection.
+func (s *Session) HasWill() bool { return s.willed }
+
 // Done is closed when the connection is lost or closed.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
@@ -110,8 +123,9 @@ func (s *Session) Err() error {
 // with nil when the broker has acknowledged it (PUBACK, PUBCOMP; for QoS 0 when
 // it was written to the module's socket), with an error that wraps
 // holdfast.ErrRefused or holdfast.ErrTooLarge if the module can never carry it,
-// with one that wraps holdfast.ErrFull if more than Window are under way, and
-// with one that wraps holdfast.ErrUnknown when nobody can say.
+// with one that wraps holdfast.ErrFull if more than Window and one are under way, and
+// with one that wraps holdfast.ErrUnknown when nobody can say. The one beside the
+// window is for the state of the bridge; it waits here until the module has room.
 func (s *Session) Publish(msg *holdfast.Message, again bool, done func(error)) {
 	if err := s.mqtt.carriable(msg); err != nil {
 		done(err)
@@ -122,7 +136,7 @@ func (s *Session) Publish(msg *holdfast.Message, again bool, done func(error)) {
 	switch {
 	case err != nil:
 		err = fmt.Errorf("the connection has ended: %w", err)
-	case len(s.inflight) >= s.Window():
+	case len(s.inflight) > s.Window():
 		err = fmt.Errorf("%d publishes are under way, which is all that the module can hold: %w", s.Window(), holdfast.ErrFull)
 	}
 	if err != nil {
@@ -156,6 +170,9 @@ func (s *Session) settle(p *publish, err error) {
 	delete(s.inflight, p.id)
 	if p.timer != nil {
 		p.timer.Stop()
+	}
+	if p.slot {
+		<-s.slots
 	}
 	if err == nil && p.msg.QoS > 0 {
 		s.heard = time.Now()
@@ -244,14 +261,14 @@ func (s *Session) deliver() {
 	for {
 		select {
 		case msg := <-s.inbox:
-			s.receive(msg, false, nil)
+			s.handOn(msg)
 			continue
 		case <-s.ending:
 		}
 		for {
 			select {
 			case msg := <-s.inbox:
-				s.receive(msg, false, nil)
+				s.handOn(msg)
 			default:
 				return
 			}
@@ -259,17 +276,31 @@ func (s *Session) deliver() {
 	}
 }
 
-// take puts a received message into the inbox, if it has room and is open.
+func (s *Session) handOn(msg *holdfast.Message) {
+	s.waiting.Add(-inboxShare(msg))
+	s.receive(msg, false, nil)
+}
+
+// inboxShare is what a message takes of inboxBytes.
+func inboxShare(msg *holdfast.Message) int64 { return int64(len(msg.Topic) + len(msg.Payload)) }
+
+// take puts a received message into the inbox, if it has room and is open. It is called
+// on the dispatch goroutine only.
 func (s *Session) take(msg *holdfast.Message) bool {
 	select {
 	case <-s.ending:
 		return false
 	default:
 	}
+	if s.waiting.Load()+inboxShare(msg) > inboxBytes {
+		return false
+	}
+	s.waiting.Add(inboxShare(msg))
 	select {
 	case s.inbox <- msg:
 		return true
 	default:
+		s.waiting.Add(-inboxShare(msg))
 		return false
 	}
 }
@@ -320,11 +351,28 @@ func (s *Session) send() {
 		case <-s.ctx.Done():
 			return
 		case p := <-s.outbox:
-			if s.alive(p) {
+			if s.awaitSlot(p) {
 				s.mqtt.hand(s, p)
 			}
 		}
 	}
+}
+
+// awaitSlot waits until the module has room for p. It reports false if p was settled, or
+// the session has ended.
+func (s *Session) awaitSlot(p *publish) bool {
+	select {
+	case s.slots <- struct{}{}:
+	case <-s.ctx.Done():
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.slot = s.inflight[p.id] == p
+	if !p.slot {
+		<-s.slots
+	}
+	return p.slot
 }
 
 // handed notes that the module has taken p: its acknowledgement is timed from

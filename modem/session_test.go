@@ -120,6 +120,7 @@ func TestAcknowledgementsAreMatchedByTheirIdentifier(t *testing.T) {
 	})
 }
 
+// One beside the window, the state of a bridge, waits until the module has room.
 func TestNoMoreThanTheWindowIsUnderWay(t *testing.T) {
 	f := registered(t)
 	f.on("AT+ECMTPUB", ok)
@@ -127,14 +128,16 @@ func TestNoMoreThanTheWindowIsUnderWay(t *testing.T) {
 		s := connected(t, m, nobody)
 		defer s.Close()
 		var o outcomes
-		for range 5 {
+		for range 6 {
 			o.publish(s, text("x"))
 		}
-		if got := o.get(); !errors.Is(got[4], holdfast.ErrFull) || s.Window() != 4 {
+		if got := o.get(); got[4] != errPending || !errors.Is(got[5], holdfast.ErrFull) || s.Window() != 4 {
 			t.Errorf("got %v", got)
 		}
+		if n := len(f.heard("AT+ECMTPUB")); n != 4 {
+			t.Errorf("%d sent", n)
+		}
 		f.say("\r\n+ECMTPUB: 0,2,0\r\n")
-		o.publish(s, text("x"))
 		synctest.Wait()
 		if n := len(f.heard("AT+ECMTPUB")); n != 5 {
 			t.Errorf("%d sent", n)

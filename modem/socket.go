@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"holdfast"
 	"holdfast/modem/at"
 )
 
@@ -282,14 +281,4 @@ func (m *Modem) HasSocket(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	return lk.sockets() != nil, nil
-}
-
-// errDial explains a connection that did not come about, for holdfast.ErrUnknown
-// is no fate of a dial.
-func errDial(host string, port int, err error) error {
-	if errors.Is(err, holdfast.ErrClosed) {
-		return err
-	}
-	return fmt.Errorf("the module could not reach %s:%d (%w); check the host name and the port of the url, "+
-		"that the SIM has data, and that a firewall or the APN lets it through", host, port, err)
 }

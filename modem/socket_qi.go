@@ -60,7 +60,7 @@ func (c *qiSockets) dial(ctx context.Context, host string, port int) (int, error
 			err = fmt.Errorf("%w until now: %w", errSilentOpen, err)
 		case err == nil:
 			if code := at.Args(l.Text)[1]; code != "0" {
-				err = errors.New(qiError(code))
+				err = qiError(code)
 			}
 		}
 	}
@@ -107,20 +107,20 @@ func (c *qiSockets) free() (int, error) {
 }
 
 // qiError are the results of QIOPEN that are met.
-func qiError(code string) string {
+func qiError(code string) error {
 	switch code {
 	case "561":
-		return "the data connection could not be opened (561)"
+		return errors.New("the data connection could not be opened (561)")
 	case "563":
-		return "the socket is in use (563)"
+		return errors.New("the socket is in use (563)")
 	case "565":
-		return "the name was not found (565)"
+		return fmt.Errorf("%w (565)", errNotFound)
 	case "566":
-		return "the far side refused the connection (566)"
+		return errors.New("the far side refused the connection (566)")
 	case "569":
-		return "the module ran out of time (569)"
+		return errors.New("the module ran out of time (569)")
 	}
-	return "result " + code
+	return errors.New("result " + code)
 }
 
 // send hands p over. "SEND FAIL" is a full buffer: nothing was taken. Some

@@ -18,6 +18,7 @@ type cmqttState struct {
 	started, acquired bool
 	clientID          string
 	topic, payload    []byte
+	will              mqttWill
 }
 
 func (m *Module) cmqttStart(c call, _ *reply) outcome {
@@ -57,7 +58,7 @@ func (m *Module) cmqttRel(c call, _ *reply) outcome {
 	if _, ok := setParams(c); !ok || !m.simcom.acquired || m.mq.state != stateIdle {
 		return notAllowed
 	}
-	m.simcom.acquired = false
+	m.simcom.acquired, m.simcom.will = false, mqttWill{}
 	return done
 }
 
@@ -88,7 +89,7 @@ func (m *Module) cmqttConnect(c call, r *reply) outcome {
 	}
 	mq.host, mq.port, mq.state = host, port, stateOpening
 	mq.clientID, mq.user, mq.password = m.simcom.clientID, user, password
-	mq.cfg.keepalive, mq.cfg.session = keepalive, clean
+	mq.cfg.keepalive, mq.cfg.session, mq.cfg.will = keepalive, clean, m.simcom.will
 	switch {
 	case m.snaps(m.traps.OpenWedge):
 		return done
@@ -131,6 +132,27 @@ func (m *Module) counted(c call, limit int, take func(b []byte) outcome) outcome
 
 func (m *Module) cmqttTopic(c call, _ *reply) outcome {
 	return m.counted(c, cmqttMaxTopic, func(b []byte) outcome { m.simcom.topic = b; return done })
+}
+
+func (m *Module) cmqttWillTopic(c call, _ *reply) outcome {
+	return m.counted(c, cmqttMaxTopic, func(b []byte) outcome { m.simcom.will.topic = string(b); return done })
+}
+
+// cmqttWillMsg is AT+CMQTTWILLMSG=0,n,qos[,retained], behind the topic.
+func (m *Module) cmqttWillMsg(c call, _ *reply) outcome {
+	a, ok := setParams(c)
+	n, w := a.int(1, cmqttMaxPayload), mqttWill{flag: 1, topic: m.simcom.will.topic, qos: a.int(0, 2)}
+	if a.more() {
+		w.retain = a.int(0, 1)
+	}
+	if !ok || !a.ok() || w.topic == "" || !m.simcom.acquired {
+		return notAllowed
+	}
+	return outcome{data: &dataMode{need: n, send: func(b []byte, _ bool) outcome {
+		w.msg = string(b)
+		m.simcom.will = w
+		return done
+	}}}
 }
 
 func (m *Module) cmqttPayload(c call, _ *reply) outcome {

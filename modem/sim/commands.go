@@ -128,6 +128,7 @@ var (
 		"+CMQTTSTART": (*Module).cmqttStart, "+CMQTTSTOP": (*Module).cmqttStop,
 		"+CMQTTACCQ": (*Module).cmqttAccq, "+CMQTTREL": (*Module).cmqttRel,
 		"+CMQTTCONNECT": (*Module).cmqttConnect, "+CMQTTDISC": (*Module).cmqttDisc,
+		"+CMQTTWILLTOPIC": (*Module).cmqttWillTopic, "+CMQTTWILLMSG": (*Module).cmqttWillMsg,
 		"+CMQTTTOPIC": (*Module).cmqttTopic, "+CMQTTPAYLOAD": (*Module).cmqttPayload,
 		"+CMQTTPUB": (*Module).cmqttPub, "+CMQTTSUB": (*Module).cmqttSub,
 		"+CMQTTUNSUB": (*Module).cmqttUnsub, "+CMQTTCFG": ignore,

@@ -65,6 +65,8 @@ func TestTheDoctorNamesTheFault(t *testing.T) {
 		{name: "wrong PIN", o: sim.Options{PIN: "4711"}, keys: `pin = "0000"`, layer: "sim", words: "PIN was refused"},
 		{name: "no network", harm: func(m *sim.Module) { m.SetLink(false) }, layer: "signal", words: "antenna"},
 		{name: "no broker", url: "tcp://" + closed.Addr().String(), layer: "tcp", words: "could not reach"},
+		{name: "no broker, without sockets", o: sim.Options{Dialect: sim.DialectCMQTT, Sockets: sim.SocketsNone},
+			url: "tcp://" + closed.Addr().String(), layer: "tcp", words: "could not reach"},
 		{name: "a name that nobody knows", url: "tcp://no-such-broker.invalid:1883", layer: "dns", words: "found no address; check the name"},
 		{name: "the same with qi", o: sim.Options{Dialect: sim.DialectQMT, Sockets: sim.SocketsQI}, url: "tcp://no-such-broker.invalid:1883",
 			layer: "dns", words: "found no address; check the name"},

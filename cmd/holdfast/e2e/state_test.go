@@ -8,6 +8,7 @@ import (
 
 	vocabulary "holdfast"
 	"holdfast/edge/packet"
+	"holdfast/modem/sim"
 )
 
 // retained is what is retained under name at a broker; "" if nothing comes soon.
@@ -51,4 +52,29 @@ func TestTheStateOfABridgeIsRetainedHereAndThere(t *testing.T) {
 	is(g.address, "connected")
 	g.end(syscall.SIGTERM)
 	is(up.address, "disconnected")
+}
+
+// The client of a module has a will too.
+func TestTheStateIsToldThroughTheClientOfAModule(t *testing.T) {
+	for _, dialect := range []string{sim.DialectECMT, sim.DialectQMT, sim.DialectCMQTT} {
+		t.Run(dialect, func(t *testing.T) {
+			t.Parallel()
+			up := newMosquitto(t)
+			up.start()
+			m := newModule(t, dialect, sim.SocketsNone)
+			g := newHoldfast(t, fmt.Sprintf(modemRoute, m.Path(), "mqtt", up.address))
+			g.start()
+			is := func(word string) {
+				t.Helper()
+				eventually(t, word+" at the far broker", func() bool {
+					return retained(t, up.address, "holdfast/gw/bridge/cloud/state") == word
+				}, g.tail)
+			}
+			is("connected")
+			if err := m.Close(); err != nil { // the connection is cut
+				t.Fatal(err)
+			}
+			is("disconnected")
+		})
+	}
 }

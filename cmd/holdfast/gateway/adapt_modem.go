@@ -85,7 +85,7 @@ func insideModem(m *modem.Modem, b configs.Bridge, u configs.Upstream, clientID 
 		s, err := m.Connect(ctx, modem.Login{
 			Host: host, Port: port,
 			ClientID: clientID, Username: b.Username, Password: b.Password.Reveal(),
-			KeepAlive: max(b.KeepAlive, 0), CleanSession: b.CleanSession,
+			KeepAlive: max(b.KeepAlive, 0), CleanSession: b.CleanSession, Will: stateWill(b),
 		}, func(msg *holdfast.Message, again bool, ack func()) { receive(msg, again, ack) })
 		if err != nil {
 			return nil, err // not s: a nil *Session is no nil Upstream

@@ -286,16 +286,21 @@ func clientID(b configs.Bridge, u configs.Upstream) string {
 	return b.ClientID
 }
 
+// stateWill is what the far broker is to tell when the connection is lost; nil for
+// nothing.
+func stateWill(b configs.Bridge) *holdfast.Message {
+	if b.StateTopic == "" {
+		return nil
+	}
+	return bridge.StateMessage(b.StateTopic, bridge.Offline)
+}
+
 // overNetwork makes the way to an upstream with our own MQTT client; dial nil is
 // the board's own network.
 func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, a *bridge.Adaptive, loops bool, dial bridge.Dialer) bridge.Connect {
 	var password func() (string, error)
 	if b.Password.IsSet() {
 		password = func() (string, error) { return b.Password.Reveal(), nil }
-	}
-	var will *holdfast.Message
-	if b.StateTopic != "" {
-		will = bridge.StateMessage(b.StateTopic, bridge.Offline)
 	}
 	wait := time.Duration(0) // the client's own
 	if dial == nil {
@@ -312,7 +317,7 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, a *bridge.Ad
 	}
 	return connect(bridge.ClientOptions{
 		URL: u.URL, ClientID: clientID(b, u), Username: b.Username, Password: password,
-		KeepAlive: max(b.KeepAlive, 0), Adaptive: a, CleanSession: b.CleanSession, Exactly: b.ExactlyOnce(), BridgeBit: loops, Will: will,
+		KeepAlive: max(b.KeepAlive, 0), Adaptive: a, CleanSession: b.CleanSession, Exactly: b.ExactlyOnce(), BridgeBit: loops, Will: stateWill(b),
 		TLS:  g.tlsOptions(b, u),
 		Dial: dial, ConnectTimeout: wait, MaxPacket: int(g.cfg.Limits.MaxPacketSize),
 		Logger: g.log.With("part", "bridge", "bridge", b.Name),

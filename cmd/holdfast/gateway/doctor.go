@@ -65,6 +65,10 @@ func (d *doctor) step(ctx context.Context, layer string, most time.Duration, loo
 	defer cancel()
 	begun := time.Now()
 	found, err := look(ctx)
+	var unreachable *modem.UnreachableError
+	if layer == "login" && errors.As(err, &unreachable) {
+		layer = unreachable.Layer // the module's own client makes the connection too
+	}
 	d.report(modem.Check{Layer: layer, Took: time.Since(begun), Found: found, Err: err})
 	return err
 }
