@@ -271,7 +271,7 @@ func (d *fieldDay) retire() {
 	for what, n := range d.m.Stats().Mistakes {
 		switch {
 		case what == sim.MistakeTooEarly: // the word of a loss crosses a publish on the line
-		case what == sim.MistakeOverlap && *fieldUp > 0: // AT behind a command that ran out of time
+		case *fieldUp > 0 && (what == sim.MistakeOverlap || what == sim.MistakeNotAT): // behind a command that ran out of time
 		default:
 			d.mistakes[what] += n
 		}
@@ -279,6 +279,12 @@ func (d *fieldDay) retire() {
 }
 
 func (d *fieldDay) kill() {
+	// A module that waited for a payload takes the first words of the next gateway for it.
+	d.cloud.mu.Lock()
+	d.cloud.foreign++
+	d.cloud.mu.Unlock()
+	before := d.m.Stats().Mistakes[sim.MistakeOverlap]
+	defer func() { d.mistakes[sim.MistakeOverlap] -= d.m.Stats().Mistakes[sim.MistakeOverlap] - before }()
 	defer d.deafUntilConnected(time.Now())
 	d.device.c.Conn.Close()
 	d.gw.end(syscall.SIGKILL)
@@ -334,6 +340,7 @@ func (d *fieldDay) evening(allDown bool) {
 		}
 	}
 	d.retire()
+	maps.DeleteFunc(d.mistakes, func(_ string, n int) bool { return n <= 0 })
 	if len(d.mistakes) > 0 {
 		d.t.Errorf("the module saw mistakes of the gateway: %v", d.mistakes)
 	}
