@@ -111,8 +111,8 @@ fuzz: modules ## Run every fuzz target for FUZZTIME (3s) each
 
 .PHONY: bench
 bench: modules ## Run every benchmark
-	$(GO) test -run '^$$' -bench . -skip Brokers -benchmem ./...
-	$(GO) test -run '^$$' -bench Brokers -benchtime 5x -timeout 30m ./cmd/holdfast/e2e
+	$(GO) test -run '^$$' -bench . -skip 'Brokers|Bridges' -benchmem ./...
+	$(GO) test -run '^$$' -bench 'Brokers|Bridges' -benchtime 5x -timeout 30m ./cmd/holdfast/e2e
 
 .PHONY: package
 package: ## Make the Debian packages, in ./build/package

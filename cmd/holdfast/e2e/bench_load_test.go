@@ -240,13 +240,19 @@ func (c *chunks) each(f func(h packet.Header, body []byte)) error {
 // below what a broker can do: how long a message takes from one to the other.
 func latency(b *testing.B, p *process, address string) outcome {
 	b.Helper()
+	return latencyAcross(b, p, address, address)
+}
+
+// latencyAcross is latency with the subscriber at another broker.
+func latencyAcross(b *testing.B, p *process, address, far string) outcome {
+	b.Helper()
 	const rate = 5000 // messages a second
 	start := time.Now()
 	var received atomic.Int64
 	var ending atomic.Bool
 	var running sync.WaitGroup
 	var took []time.Duration
-	sub := connect(b, address, packet.Connect{ClientID: "sub", CleanStart: true})
+	sub := connect(b, far, packet.Connect{ClientID: "sub", CleanStart: true})
 	if err := sub.Subscribe(vocabulary.Subscription{Filter: "bench/#", QoS: 1}); err != nil {
 		b.Fatal(err)
 	}

@@ -310,6 +310,7 @@ type cutter struct {
 	ln      net.Listener
 	target  string
 	running sync.WaitGroup
+	carried atomic.Int64 // bytes, both ways
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool // guarded by mu
@@ -355,9 +356,10 @@ func (p *cutter) accept() {
 func (p *cutter) pipe(to, from net.Conn) {
 	defer to.Close()
 	defer from.Close()
-	buf := make([]byte, 4096)
+	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
+		p.carried.Add(int64(n))
 		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
 			return
 		}
