@@ -21,6 +21,10 @@ import (
 // which is Offline too. Over an Upstream without a will nothing is told there:
 // Online would stand for ever.
 //
+// A will may come late: after one and a half keep-alives, if a connection ended
+// without a word. Over another upstream with another client identifier Online is there
+// before it, so it is told again when the will has had its time.
+//
 // What comes back of it from the far broker is dropped and counted as a loop.
 const (
 	Online  = "connected"
@@ -128,6 +132,50 @@ func (c *connection) online() {
 				slog.String("topic", c.b.farStateTopic), slog.Any("error", err))
 		}
 	})
+}
+
+// mayHaveLeft notes that an earlier process may have left wills.
+func (b *Bridge) mayHaveLeft() {
+	b.wills = map[string]time.Time{}
+	for _, u := range b.upstreams {
+		b.wills[u.ClientID] = time.Now().Add(2 * u.keepAlive())
+	}
+}
+
+// left notes when the will of a connection that has ended must have come: at once if
+// it ended in order.
+func (b *Bridge) left(c *connection) {
+	u := b.upstreams[c.index]
+	delete(b.wills, u.ClientID)
+	if !c.parted {
+		b.wills[u.ClientID] = time.Now().Add(2 * u.keepAlive())
+	}
+}
+
+// keepAlive is the longest that the far broker may have been told.
+func (u *UpstreamOption) keepAlive() time.Duration {
+	switch {
+	case u.Adaptive != nil:
+		return maxAdaptive
+	case u.KeepAlive > 0:
+		return u.KeepAlive
+	}
+	return defaultKeepAlive
+}
+
+// lastWill is when the last will of another client identifier must have come; zero if
+// there is none. With the same one the far broker has published it at the login
+// [MQTT-3.1.4-3].
+func (c *connection) lastWill() (last time.Time) {
+	for id, at := range c.b.wills {
+		if id != c.b.upstreams[c.index].ClientID && at.After(last) {
+			last = at
+		}
+	}
+	if !last.After(time.Now()) {
+		return time.Time{}
+	}
+	return last
 }
 
 // farewell tells the far broker that the connection ends in order, because of why:

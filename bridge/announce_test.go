@@ -189,3 +189,39 @@ func TestTheFarBrokerPublishesTheWillWhenTheLinkIsLostAndNotAtAnOrderlyEnd(t *te
 		}
 	}
 }
+
+// The will of a connection that has ended without a word comes after one and a half
+// keep-alives. By then the bridge is connected by another way.
+func TestOnlineIsToldAgainBehindTheWillOfAnotherWay(t *testing.T) {
+	for name, id := range map[string]string{"another client identifier": "two", "the same": "one"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				second := &fakeBroker{name: "second ", will: true}
+				w := start(t, &fakeBroker{will: true}, func(o *Options) {
+					withState(o)
+					second.story = o.Queue.(*fakeQueue).story
+					o.Upstreams[0].ClientID, o.Upstreams[0].KeepAlive = "one", 10*time.Minute
+					o.Upstreams = append(o.Upstreams, UpstreamOption{Name: "second", ClientID: id, KeepAlive: 10 * time.Minute, Connect: second.Connect})
+				})
+				defer w.stop()
+				time.Sleep(time.Hour) // what an earlier process may have left is over
+				w.broker.setRefuse(errCut)
+				w.take()
+				w.broker.last().lose(errCut)
+				time.Sleep(aWhile)
+				synctest.Wait()
+				w.wantAll(t, "second connect", "publish "+Online)
+				second.last().answer(1, nil)
+				time.Sleep(14 * time.Minute)
+				if got := w.take(); slices.Contains(got, "publish "+Online) {
+					t.Errorf("too early: %q", got)
+				}
+				time.Sleep(6*time.Minute + aWhile)
+				synctest.Wait()
+				if told := slices.Contains(w.take(), "publish "+Online); told != (id == "two") {
+					t.Errorf("told again: %v", told)
+				}
+			})
+		})
+	}
+}

@@ -66,8 +66,10 @@ type UpstreamOption struct {
 	ClientID string
 	// Plan is the data plan that it goes over; nil if there is none. See plan.go.
 	Plan *Plan
-	// Adaptive is the keep-alive that Connect learns; nil if it is a fixed one.
-	Adaptive *Adaptive
+	// KeepAlive is what Connect tells the far broker, and Adaptive knows what, if
+	// that is learned; see announce.go.
+	KeepAlive time.Duration
+	Adaptive  *Adaptive
 	// CarriesAll says that every message can go this way.
 	CarriesAll bool
 	// Beside makes a connection that only carries messages up, without a will,
@@ -153,7 +155,8 @@ type Bridge struct {
 	newest  newest
 
 	stateTopic, farStateTopic, stateSpace string
-	announcer                             *announcer // nil if there is no stateTopic
+	wills                                 map[string]time.Time // by client identifier: until when one may be published; only Run
+	announcer                             *announcer           // nil if there is no stateTopic
 
 	farSession string
 	incoming   incoming
@@ -187,6 +190,7 @@ func New(o Options) (*Bridge, error) {
 		b.log = b.log.With(slog.String("gateway", o.GatewayID))
 	}
 	b.status.s.State = Stopped
+	b.mayHaveLeft()
 	b.share = o.BackfillShare
 	rules := map[string]thinRule{}
 	if o.StateTopic != "" {
@@ -386,6 +390,7 @@ func (b *Bridge) use(ctx context.Context, c *connection) (better *connection, er
 		returned <- b.returner(c, ctx)
 	}()
 	err = c.serve(ctx)
+	b.left(c)
 	lasted := time.Since(since)
 	b.backoff.lasted(lasted, c.acked > 0 && !errors.Is(err, errLater))
 	if better = <-returned; better != nil {

@@ -51,6 +51,7 @@ type connection struct {
 	acked      int       // on this connection
 	progress   time.Time // of the last acknowledgement, or of the first publish after idleness
 	sealed     bool      // the rest is back in the queue; nothing more counts
+	parted     bool      // the far broker knows that it has ended; only serve
 }
 
 func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridge, index int, up Upstream, dl *downlink) *connection {
@@ -177,9 +178,10 @@ func wait(ctx context.Context, d time.Duration) bool {
 // the oldest message, which keeps the order.
 func (c *connection) serve(parent context.Context) error {
 	watched := make(chan struct{})
+	again := c.lastWill()
 	go func() {
 		defer close(watched)
-		c.watch()
+		c.watch(again)
 	}()
 	c.online()
 	c.b.status.exactly.Store(c.exactly != nil)
@@ -196,7 +198,7 @@ func (c *connection) serve(parent context.Context) error {
 	select {
 	case <-c.up.Done(): // the will tells it
 	default:
-		if c.farewell(cause) && errors.Is(cause, errSpent) {
+		if c.parted = c.farewell(cause); c.parted && errors.Is(cause, errSpent) {
 			c.plan.told(c.b.name, overPlanEvery)
 		}
 	}
@@ -224,8 +226,14 @@ func (c *connection) serve(parent context.Context) error {
 }
 
 // watch ends the connection when the upstream has ended or answers nothing, or when
-// the data plan is used.
-func (c *connection) watch() {
+// the data plan is used. It tells Online again at that time, if it is not zero.
+func (c *connection) watch(again time.Time) {
+	var late <-chan time.Time
+	if !again.IsZero() {
+		t := time.NewTimer(time.Until(again))
+		defer t.Stop()
+		late = t.C
+	}
 	tick := time.NewTicker(max(c.b.ackTimeout/4, time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -238,6 +246,9 @@ func (c *connection) watch() {
 		case <-c.ctx.Done():
 			return
 		case <-turn.Done():
+		case <-late:
+			late = nil
+			c.online()
 		case <-c.up.Done():
 			c.cancel(errLost)
 			return

@@ -141,7 +141,7 @@ func (g *Gateway) makeBridge(c configs.Bridge, q *storage.Queue) (*bridgePart, e
 	for _, u := range c.Upstreams {
 		plan, _ := g.planFor(c.Name, u)
 		o.Upstreams = append(o.Upstreams, bridge.UpstreamOption{
-			Plan: plan, Adaptive: g.adaptive(c, u),
+			Plan: plan, KeepAlive: max(c.KeepAlive, 0), Adaptive: g.adaptive(c, u),
 			Name: upstreamName(u), ClientID: clientID(c, u), CarriesAll: g.carriesAll(u),
 		})
 		o := &o.Upstreams[len(o.Upstreams)-1]
