@@ -430,6 +430,19 @@ func CatchFault(err *error) func() {
 
 func containsAnyPrefixes(table *table.Table, listOfPrefixes [][]byte) bool {
 '
+	# A drop waits until every memtable is a table, which may be for ever; who wants to
+	# drop asks before.
+	change db.go \
+		'func (db *DB) prepareToDrop() (func(), error) {
+' \
+		'func (db *DB) Flushing() bool {
+	db.lock.RLock()
+	defer db.lock.RUnlock()
+	return len(db.imm) > 0 || db.lc.levels[0].numTables() >= db.opt.NumLevelZeroTablesStall
+}
+
+func (db *DB) prepareToDrop() (func(), error) {
+'
 	# The files of the tables that go are removed behind the drop: it is waited for.
 	change db.go \
 		'	flushCond *sync.Cond
@@ -570,7 +583,6 @@ func (s *levelsController) dropPrefixes('
 		if err := mf.rewrite(); err != nil {
 			return err
 		}
-		mf.unsure = false
 	}
 	end, err := mf.fp.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -590,7 +602,7 @@ func (s *levelsController) dropPrefixes('
 		if err == nil {
 			err = syncFunc(mf.fp)
 		}
-		mf.unsure = err != nil
+		mf.unsure = mf.unsure || err != nil
 	}()
 	if err := applyChangeSet(&mf.manifest, &changes, opt); err != nil {
 		return err
@@ -648,6 +660,16 @@ func (s *levelsController) dropPrefixes('
 		return err
 	}
 	_ = mf.fp.Close()
+'
+	change manifest.go \
+		'	mf.manifest.Deletions = 0
+
+	return nil
+' \
+		'	mf.manifest.Deletions = 0
+	mf.unsure = err != nil // whether the folder has the new one
+
+	return err
 '
 	change manifest.go \
 		'	// In Windows the files should be closed before doing a Rename.

@@ -1,5 +1,7 @@
 package storage
 
+import "errors"
+
 // engine is what the store needs of a key-value store below it. commit, drop
 // and close are called by the committer only; get and the scans by any
 // goroutine, also while a commit runs, but never during drop and close.
@@ -18,11 +20,15 @@ type engine interface {
 	// not larger than upTo; nil if there is none.
 	last(prefix, upTo []byte) ([]byte, error)
 	// drop removes all rows whose keys begin with one of prefixes, and gives
-	// their space back. A crash may leave any part of them.
+	// their space back. A crash may leave any part of them. It returns errFlushing,
+	// and has done nothing, if it would have to wait for what was committed.
 	drop(prefixes [][]byte) error
 	// close must leave what was committed for the next opening.
 	close() error
 }
+
+// errFlushing is why nothing can be dropped at this moment.
+var errFlushing = errors.New("what was committed is not in a table yet")
 
 // op is one row to be written: a put, or a delete if value is nil.
 type op struct {

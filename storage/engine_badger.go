@@ -163,6 +163,10 @@ func (e *badgerEngine) last(prefix, upTo []byte) (key []byte, err error) {
 // them. The logs of memtables are gone when it returns.
 func (e *badgerEngine) drop(prefixes [][]byte) (err error) {
 	defer e.faults.catch(&err)()
+	// Only a corrected one can tell.
+	if db, ok := any(e.db).(interface{ Flushing() bool }); ok && db.Flushing() {
+		return errFlushing
+	}
 	for wait := time.Millisecond; ; wait *= 2 {
 		err := e.db.DropPrefix(prefixes...)
 		if !errors.Is(err, badger.ErrBlockedWrites) || wait > time.Second {

@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -183,5 +184,48 @@ func removals(t *testing.T, dir string) func() []string {
 			buf = buf[unix.SizeofInotifyEvent+size:]
 		}
 		return names
+	}
+}
+
+// A drop does not wait for a memtable that cannot become a table, which may be for
+// ever: nobody would be acknowledged meanwhile.
+func TestADropDoesNotWaitForAFlush(t *testing.T) {
+	needCorrections(t)
+	t.Parallel()
+	dir := t.TempDir()
+	e := openEngine(t, dir)
+	var inTheWay []string
+	for n := range 40 {
+		inTheWay = append(inTheWay, filepath.Join(dir, fmt.Sprintf("%06d.sst", n)))
+		if err := os.Mkdir(inTheWay[n], 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One memtable and a half.
+	for i := range 60 {
+		if err := e.commit([]op{{key: fmt.Appendf(nil, "row%d", i), value: make([]byte, 100<<10)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.drop([][]byte{[]byte("row")}); !errors.Is(err, errFlushing) {
+		t.Errorf("dropped: %v", err)
+	}
+	for _, name := range inTheWay {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, func() bool {
+		err := e.drop([][]byte{[]byte("row")})
+		if err != nil && !errors.Is(err, errFlushing) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	if v, err := e.get([]byte("row1")); v != nil || err != nil {
+		t.Errorf("%d bytes are there, %v", len(v), err)
+	}
+	if err := e.close(); err != nil {
+		t.Fatal(err)
 	}
 }

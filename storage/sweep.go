@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 )
@@ -186,15 +187,19 @@ func (s *Store) giveBack() {
 		s.engMu.Unlock()
 		took := time.Since(start)
 		s.mu.Lock()
-		s.stats.Drops++
-		s.stats.LongestDrop = max(s.stats.LongestDrop, took)
-		s.mu.Unlock()
-		if err != nil {
-			s.o.Logger.Warn("storage: space was not given back, and will be tried again", "error", err)
-			s.mu.Lock()
+		if err == nil {
+			s.stats.Drops++
+			s.stats.LongestDrop = max(s.stats.LongestDrop, took)
+		} else {
 			s.passed = append(s.passed, ready...)
 			s.removedIDs = append(s.removedIDs, removed...)
-			s.mu.Unlock()
+		}
+		s.mu.Unlock()
+		switch {
+		case errors.Is(err, errFlushing):
+			return // the next look is soon
+		case err != nil:
+			s.o.Logger.Warn("storage: space was not given back, and will be tried again", "error", err)
 			s.lastDrop = time.Now()
 			return
 		}
