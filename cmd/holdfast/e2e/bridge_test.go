@@ -23,7 +23,8 @@ name = "cloud"
 func TestTwentyThousandAcknowledgedMessagesSurviveAKillDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	up := newMosquitto(t)
-	g := newHoldfast(t, fmt.Sprintf(outRoute, up.address))
+	gate := newGate(t, up.address)
+	g := newHoldfast(t, fmt.Sprintf(outRoute, gate.address()))
 	g.start()
 	const publishers, each = 4, 5000
 	var names []string
@@ -41,6 +42,7 @@ func TestTwentyThousandAcknowledgedMessagesSurviveAKillDuringAnOutage(t *testing
 	up.start()
 	k := newCollector(t)
 	k.attach(up.address, "gw/#")
+	gate.shut.Store(false)
 	k.check(each, names...)
 	st := g.drained()
 	if c := st.Books(); c.Accepted != publishers*each {
@@ -52,7 +54,7 @@ func TestNoMessageIsLostWhenTheUpstreamIsCutAndRestartedInMidDrain(t *testing.T)
 	t.Parallel()
 	up := newMosquitto(t, "persistence true", "persistence_location "+t.TempDir()+"/")
 	up.start()
-	proxy := newCutter(t, up.address)
+	proxy := newGate(t, up.address)
 	g := newHoldfast(t, fmt.Sprintf(outRoute, proxy.address()))
 	up.end(syscall.SIGTERM)
 	g.start()
@@ -62,6 +64,7 @@ func TestNoMessageIsLostWhenTheUpstreamIsCutAndRestartedInMidDrain(t *testing.T)
 	up.start()
 	k := newCollector(t)
 	k.attach(up.address, "gw/#")
+	proxy.shut.Store(false)
 	for round := range 10 {
 		target := (round + 1) * n / 12
 		eventually(t, "the drain goes on", func() bool { return k.distinct() >= target || g.bridge().Queued == 0 }, g.tail)
@@ -135,7 +138,8 @@ func TestLocalDeliveryDoesNotWaitForAFrozenUpstream(t *testing.T) {
 
 func TestQoS0MessagesAreStoredAndForwardedToo(t *testing.T) {
 	up := newMosquitto(t)
-	g := newHoldfast(t, fmt.Sprintf(outRoute, up.address))
+	gate := newGate(t, up.address)
+	g := newHoldfast(t, fmt.Sprintf(outRoute, gate.address()))
 	g.start()
 	c := connect(t, g.address, packet.Connect{ClientID: "p", CleanStart: true})
 	const n = 1000
@@ -151,6 +155,7 @@ func TestQoS0MessagesAreStoredAndForwardedToo(t *testing.T) {
 	up.start()
 	k := newCollector(t)
 	k.attach(up.address, "gw/#")
+	gate.shut.Store(false)
 	k.check(n, "p")
 	g.drained()
 }

@@ -311,9 +311,19 @@ type cutter struct {
 	target  string
 	running sync.WaitGroup
 	carried atomic.Int64 // bytes, both ways
+	// shut: connections are ended at once, as long as it is. A gateway that is on
+	// its way up again must not be there before those who are to see what it sends.
+	shut atomic.Bool
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool // guarded by mu
+}
+
+// newGate is a cutter that is shut.
+func newGate(t testing.TB, target string) *cutter {
+	p := newCutter(t, target)
+	p.shut.Store(true)
+	return p
 }
 
 func newCutter(t testing.TB, target string) *cutter {
@@ -339,6 +349,10 @@ func (p *cutter) accept() {
 		in, err := p.ln.Accept()
 		if err != nil {
 			return
+		}
+		if p.shut.Load() {
+			in.Close()
+			continue
 		}
 		out, err := net.Dial("tcp", p.target)
 		if err != nil {

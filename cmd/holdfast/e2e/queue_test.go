@@ -158,7 +158,8 @@ func TestABacklogIsCarriedAwayAndDeliveredByAnotherGateway(t *testing.T) {
 
 			// The visitor brings it to a gateway with a link.
 			up := newMosquitto(t)
-			other := newHoldfast(t, fmt.Sprintf(outRoute, up.address))
+			gate := newGate(t, up.address)
+			other := newHoldfast(t, fmt.Sprintf(outRoute, gate.address()))
 			if s := other.queue("ls"); s.code != 1 || !strings.Contains(s.errors, "there is no store in") {
 				t.Errorf("a store is made by a gateway, not by a look at it: %+v", s)
 			}
@@ -177,6 +178,7 @@ func TestABacklogIsCarriedAwayAndDeliveredByAnotherGateway(t *testing.T) {
 			up.start()
 			k := newCollector(t)
 			k.attach(up.address, "gw/#")
+			gate.shut.Store(false)
 			k.check(n, "p")
 			eventually(t, "the backlog has drained", func() bool { return other.bridge().Queued == 0 }, other.tail)
 			st, err = other.status()
