@@ -200,6 +200,11 @@ type opened interface {
 	fs.FileAllocater
 }
 
+// WrapChild makes every file and folder below n a node.
+func (n *node) WrapChild(_ context.Context, _ fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{fs.LoopbackNode{RootData: n.RootData}, n.p}
+}
+
 type handle struct {
 	opened
 	n *node
@@ -236,9 +241,6 @@ func serve(dir string) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM) // the test says when it is over
 	p := &plan{}
 	files := &fs.LoopbackRoot{Path: below(dir)}
-	files.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{fs.LoopbackNode{RootData: r}, p}
-	}
 	root := &node{fs.LoopbackNode{RootData: files}, p}
 	files.RootNode = root
 	card := filepath.Join(dir, "card")
