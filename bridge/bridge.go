@@ -161,6 +161,7 @@ type Bridge struct {
 	farSession string
 	incoming   incoming
 	exactClean atomic.Bool // what has no message is free at the far broker, too
+	farLost    atomic.Bool // the far broker has begun a new session; that is not surely on disk
 
 	running atomic.Bool
 	backoff backoff // only Run

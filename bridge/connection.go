@@ -44,12 +44,13 @@ type connection struct {
 	mu         sync.Mutex
 	head, tail *flight // unfinished, in the order in which the queue gave them
 	inflight   int
+	unanswered int // of them those that were sent, and PUBREL of identifiers without a message
 	bytes      int
 	pace       pace
 	beside     beside
 	putOff     *flight   // the far broker may take it later; why the connection ends
 	acked      int       // on this connection
-	progress   time.Time // of the last acknowledgement, or of the first publish after idleness
+	progress   time.Time // of the last answer, or of the first publish after idleness
 	sealed     bool      // the rest is back in the queue; nothing more counts
 	parted     bool      // the far broker knows that it has ended; only serve
 }
@@ -92,6 +93,7 @@ func (b *Bridge) open(ctx, attempt context.Context, index int) (*connection, err
 		cancel(nil)
 		return nil, err
 	}
+	b.noteLoss(up)
 	if err := b.acknowledges(up); err != nil {
 		dl.end()
 		_ = up.Close() // nothing was sent on it
@@ -254,7 +256,7 @@ func (c *connection) watch(again time.Time) {
 			return
 		case <-tick.C:
 			c.mu.Lock()
-			stuck := c.inflight > 0 && time.Since(c.progress) > c.b.ackTimeout
+			stuck := c.unanswered > 0 && time.Since(c.progress) > c.b.ackTimeout
 			c.mu.Unlock()
 			if stuck {
 				c.cancel(errUnanswered)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"time"
 
 	"holdfast"
 )
@@ -67,13 +69,13 @@ func (b *Bridge) beginExactly(ctx context.Context, up Upstream, dl *downlink) (*
 		return nil, nil
 	}
 	exact, ok := up.(exactUpstream)
-	present := false
 	if ok {
-		ok, present = exact.Exactly()
+		ok, _ = exact.Exactly()
 	}
 	x := &exactly{up: exact, queue: queue, line: newFifo[*flight](), ended: make(chan struct{}), items: map[holdfast.ItemID]holdfast.Bound{}}
 	if b.farSession == "" || !ok {
 		if b.farSession != "" {
+			b.exactClean.Store(false) // what has an identifier goes without it
 			b.log.Warn("messages of QoS 2 may come twice: this upstream does not take them exactly once")
 		}
 		if queue.FarSession().Name == "" {
@@ -83,26 +85,21 @@ func (b *Bridge) beginExactly(ctx context.Context, up Upstream, dl *downlink) (*
 		return nil, x.save(ctx, &holdfast.FarSessionChange{Begin: new(string)})
 	}
 	far, change := queue.FarSession(), &holdfast.FarSessionChange{}
-	if !present || far.Name != b.farSession {
+	lost := b.farLost.Load()
+	if lost || far.Name != b.farSession {
 		change.Begin = &b.farSession
-		unsure := 0
-		for _, bound := range far.Bound {
-			if !bound.Gone {
-				unsure++
-			}
-		}
-		if unsure > 0 {
-			b.status.unsure.Add(uint64(unsure))
-			b.log.Warn("the far broker does not know the session that messages of QoS 2 were sent in: they are sent again and may come twice",
-				slog.Int("messages", unsure))
-		}
+	}
+	if !lost && far.Name != b.farSession {
+		b.countUnsure(far)
 	}
 	// Also without a change: what earlier connections have changed must be on
 	// disk before it is acted upon.
 	if err := x.save(ctx, change); err != nil {
+		b.exactClean.Store(false) // as above
 		return nil, fmt.Errorf("remember the session at the far broker: %w", err)
 	}
-	if !present {
+	if lost {
+		b.farLost.Store(false)
 		b.exactClean.Store(true)
 	}
 	b.incoming.know(queue.FarSession().Inbound)
@@ -110,15 +107,35 @@ func (b *Bridge) beginExactly(ctx context.Context, up Upstream, dl *downlink) (*
 	return x, nil
 }
 
-// noteLoss is for a connection on which nothing goes exactly once: if it has begun
-// a new session at the far broker, the next one must not take that for the old one.
-func (b *Bridge) noteLoss(up Upstream) {
+// noteLoss is called with each connection as soon as there is one: if it has begun
+// a new session at the far broker, nobody is told so again, and the next one must
+// not take that for the old one.
+func (b *Bridge) noteLoss(up Upstream) (lost bool) {
 	x, ok := up.(exactUpstream)
 	if b.farSession == "" || !ok {
-		return
+		return false
 	}
-	if ok, present := x.Exactly(); ok && !present {
-		b.queue.(ExactQueue).ChangeFarSession(&holdfast.FarSessionChange{Begin: new(string)}, func(error) {})
+	if _, present := x.Exactly(); present {
+		return false
+	}
+	if !b.farLost.Swap(true) {
+		b.countUnsure(b.queue.(ExactQueue).FarSession())
+	}
+	return true
+}
+
+// countUnsure tells of the messages that were sent in a session that is no more.
+func (b *Bridge) countUnsure(far holdfast.FarSession) {
+	unsure := 0
+	for _, bound := range far.Bound {
+		if !bound.Gone {
+			unsure++
+		}
+	}
+	if unsure > 0 {
+		b.status.unsure.Add(uint64(unsure))
+		b.log.Warn("the far broker does not know the session that messages of QoS 2 were sent in: they are sent again and may come twice",
+			slog.Int("messages", unsure))
 	}
 }
 
@@ -140,10 +157,9 @@ func (x *exactly) settle() {
 	go x.inTurn()
 	x.mu.Lock()
 	bound := x.queue.FarSession().Bound
+	// Identifiers beyond the bound are not ours, whoever has put them there.
+	bound = slices.DeleteFunc(bound, func(b holdfast.Bound) bool { return b.PacketID == 0 || b.PacketID > exactIDs })
 	for _, b := range bound {
-		if b.PacketID == 0 || b.PacketID > exactIDs {
-			continue
-		}
 		x.used[b.PacketID], x.stored[b.PacketID] = true, true
 		if !b.Gone {
 			x.items[b.Item] = b
@@ -164,9 +180,8 @@ func (x *exactly) settle() {
 			doubtful = append(doubtful, b.PacketID)
 			continue
 		}
-		if lanes, _ := x.c.plan.lanes(); !lanes.Has(b.Item.Lane()) {
-			continue // it keeps its identifier until the plan lets it go
-		}
+		// Also if the data plan holds its lane: it is on its way already, and held it
+		// would keep its identifier from those that may go.
 		it, ok, err := x.queue.Take(b.Item)
 		if err != nil {
 			x.c.b.log.Error("a message of QoS 2 cannot be read", slog.Any("error", err))
@@ -183,12 +198,22 @@ func (x *exactly) clean(ids []uint16) {
 	left := len(ids) // guarded by mu, once the first is released
 	if left == 0 {
 		x.c.b.exactClean.Store(true)
+		return
 	}
+	c := x.c
+	c.mu.Lock()
+	if c.unanswered += left; c.unanswered == left {
+		c.progress = time.Now()
+	}
+	c.mu.Unlock()
 	for _, id := range ids {
 		x.up.Release(id, func(err error) {
 			if err != nil {
 				return // the connection has ended
 			}
+			c.mu.Lock()
+			c.unanswered, c.progress = c.unanswered-1, time.Now()
+			c.mu.Unlock()
 			x.free(id)
 			x.mu.Lock()
 			defer x.mu.Unlock()
@@ -296,6 +321,9 @@ func (x *exactly) publish(f *flight) {
 // answered is PUBREC, or the end of the connection.
 func (x *exactly) answered(f *flight, err error) {
 	if err == nil {
+		x.c.mu.Lock()
+		f.received, x.c.progress = true, time.Now()
+		x.c.mu.Unlock()
 		b := holdfast.Bound{PacketID: f.packetID, Item: f.item.ID, Received: true}
 		x.queue.ChangeFarSession(&holdfast.FarSessionChange{Bind: []holdfast.Bound{b}}, func(err error) {
 			if err != nil {

@@ -25,7 +25,8 @@ type flight struct {
 	done bool      // the upstream has called back
 	why  error     // the upstream in use cannot carry it; see beside
 	// Of QoS 2 that goes exactly once: its packet identifier, 0 for none; whether
-	// it had it before, and PUBREC has come; and when it has it on disk.
+	// it had it before, and PUBREC has come (guarded by mu once it is sent); and when
+	// it has it on disk.
 	packetID        uint16
 	bound, received bool
 	saved           chan error
@@ -220,7 +221,7 @@ func (c *connection) publish(f *flight) {
 	}
 	c.mu.Lock()
 	f.sent = time.Now()
-	if c.inflight == 1 {
+	if c.unanswered++; c.unanswered == 1 {
 		c.progress = f.sent
 	}
 	c.mu.Unlock()
@@ -304,6 +305,9 @@ func (c *connection) removeLocked(f *flight) {
 		c.tail = f.prev
 	}
 	c.inflight--
+	if !f.sent.IsZero() {
+		c.unanswered--
+	}
 	c.bytes -= f.size
 	c.b.status.inflight.Store(int64(c.inflight))
 	select {
@@ -356,7 +360,7 @@ func (c *connection) giveBack(died bool, ended time.Time) {
 	if c.acked > 0 {
 		c.b.suspect.cleared()
 	}
-	if f := c.firstSentLocked(); died && f != nil && f.mayHaveKilled(ended) && c.b.suspect.killed(f.item.ID, c.b.maxAttempts) {
+	if f := c.firstToBlameLocked(); died && f != nil && f.mayHaveKilled(ended) && c.b.suspect.killed(f.item.ID, c.b.maxAttempts) {
 		c.quarantine(f, ReasonKills, fmt.Errorf("the connection has died %d times in a row with this message as the oldest", c.b.maxAttempts))
 		c.removeLocked(f)
 	} else if f := c.putOff; f != nil && c.b.suspect.putOff(f.item.ID, ended) {
@@ -377,13 +381,15 @@ func (c *connection) giveBack(died bool, ended time.Time) {
 	if len(ids) > 0 {
 		c.b.queue.Release(ids...)
 	}
-	c.head, c.tail, c.inflight, c.bytes = nil, nil, 0, 0
+	c.head, c.tail, c.inflight, c.unanswered, c.bytes = nil, nil, 0, 0, 0
 	c.b.status.inflight.Store(0)
 }
 
-func (c *connection) firstSentLocked() *flight {
+// firstToBlameLocked is the oldest message that was sent and that the far broker
+// is not known to have.
+func (c *connection) firstToBlameLocked() *flight {
 	for f := c.head; f != nil; f = f.next {
-		if !f.sent.IsZero() {
+		if !f.sent.IsZero() && !f.received {
 			return f
 		}
 	}

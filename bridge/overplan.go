@@ -84,7 +84,9 @@ func (b *Bridge) tellOverPlan(ctx context.Context, u UpstreamOption) error {
 		return err
 	}
 	defer up.Close() // in order, so that the will is forgotten
-	b.noteLoss(up)
+	if b.noteLoss(up) {
+		b.queue.(ExactQueue).ChangeFarSession(&holdfast.FarSessionChange{Begin: new(string)}, func(error) {})
+	}
 	if w, ok := up.(willed); ok && w.HasWill() {
 		done := make(chan error, 1)
 		up.Publish(StateMessage(b.farStateTopic, OverPlan), false, func(err error) { done <- err })
