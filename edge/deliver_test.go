@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"holdfast/edge/packet"
 )
@@ -151,6 +152,7 @@ func TestASubscriberThatStopsReadingDelaysNobody(t *testing.T) {
 // nextAck reads a PUBACK or completes a QoS 2 exchange.
 func (c *client) nextAck(t *testing.T) {
 	t.Helper()
+	c.nc.SetReadDeadline(time.Now().Add(patience))
 	h, body, err := c.next()
 	if err != nil {
 		t.Fatal(err)
