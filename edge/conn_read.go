@@ -117,8 +117,7 @@ func (c *conn) grow() {
 	copy(larger, c.buf[:c.w])
 	c.buf = larger
 	if c.raw != nil && c.raw.lent != nil {
-		readBuffers.Put(c.raw.lent)
-		c.raw.lent = nil
+		c.endLoan()
 	}
 }
 

@@ -130,6 +130,19 @@ func (c *conn) giveBack() {
 		c.buf = make([]byte, max(firstBuffer, 2*c.w))
 		copy(c.buf, kept)
 	}
-	readBuffers.Put(s.lent)
-	s.lent = nil
+	c.endLoan()
 }
+
+// endLoan is for when nothing in the lent buffer is needed any more: what is in it
+// from now on is another client's.
+func (c *conn) endLoan() {
+	c.pub.Topic, c.pub.Payload = nil, nil // they would keep the buffer in memory
+	if returned != nil {
+		returned(c.raw.lent)
+	}
+	readBuffers.Put(c.raw.lent)
+	c.raw.lent = nil
+}
+
+// returned is called with each read buffer that comes back; only tests set it.
+var returned func(*[readBuffer]byte)
