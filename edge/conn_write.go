@@ -131,6 +131,9 @@ func (c *conn) gather(may bool) bool {
 		return true
 	}
 	c.written = 0
+	if cap(c.taken) > keptBuffer {
+		c.taken = nil // a burst is over
+	}
 	c.mu.Lock()
 	c.taken, c.out = c.out, c.taken[:0]
 	closing, mayFill := c.closing, c.started && c.subscribing == 0
@@ -150,9 +153,6 @@ func (c *conn) gather(may bool) bool {
 	}
 	if len(c.taken) > 0 {
 		return true
-	}
-	if cap(c.taken) > keptBuffer {
-		c.taken = nil
 	}
 	c.caughtUp()
 	return false
