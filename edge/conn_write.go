@@ -62,7 +62,10 @@ func (c *conn) write() {
 // layDown gives the pen back, and takes it again if there is more to write that
 // nobody else has taken it for.
 func (c *conn) layDown() (again bool) {
-	if c.isClosing() {
+	c.mu.Lock()
+	over := c.closing && len(c.out) == 0 && c.written == len(c.taken)
+	c.mu.Unlock()
+	if over {
 		// The last bytes are out, or never will be: the reader may end.
 		c.nc.SetReadDeadline(time.Now())
 	}

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -48,5 +49,21 @@ func TestTheBufferOfABurstIsNotKept(t *testing.T) {
 	}
 	if most := max(cap(c.out), cap(c.taken)); most > keptBuffer {
 		t.Errorf("%d bytes are kept, at most %d wanted", most, keptBuffer)
+	}
+}
+
+// The connection is closed after a writer has seen that there is nothing to write,
+// and before it has laid down the pen. A WebSocket ends with the deadline.
+func TestALastDisconnectIsWrittenBeforeTheConnectionEnds(t *testing.T) {
+	c, p := onPaper(t)
+	c.started = true
+	<-c.pen
+	c.close(errTakeover)
+	c.writers.Add(1)
+	if c.layDown() {
+		c.write()
+	}
+	if want := []string{"write", "read deadline"}; !slices.Equal(p.done, want) {
+		t.Errorf("done to the connection: %q, want %q", p.done, want)
 	}
 }
