@@ -31,6 +31,9 @@ func (c *conn) readLoop() error {
 		if err != nil {
 			return err
 		}
+		if handled && c.withheld.count.Load() > 0 {
+			c.signal() // they may be due to go back
+		}
 		waited := c.srv.pending.wait(c.isClosing)
 		if err := c.makeRoom(); err != nil {
 			return err

@@ -9,8 +9,9 @@ import (
 
 // A message of a session's queue that its client may not receive (any more) is
 // neither sent nor lost: it is set aside while the client is connected, and goes
-// back to the queue when its rights have changed, when it leaves, and now and
-// then, for the queue to see whether it has expired.
+// back to the queue when its rights have changed, when it leaves, and with what
+// its client sends a minute later (a PINGREQ will do), for the queue to see whether
+// it has expired.
 
 const (
 	// withheldMessages and withheldBytes bound what is set aside, which is in
