@@ -9,8 +9,11 @@ import (
 // quickly would fill max_outbound_bytes, and QoS 0 would be dropped, or a clean
 // session disconnected, in the middle of a flood that the subscriber keeps up with.
 // So the reader of a publisher gives way to a subscriber that has half of it
-// waiting, for a moment. A subscriber that does not read at all gains nothing by
-// that, and costs its neighbours no more than the moment.
+// waiting. Its publishers are as slow as that subscriber then, for as long as they
+// send more than it takes, and so is what they send to others and to bridges. But
+// each wait is crowdMost at most and ends with room for an eighth of the bound at
+// least (256 KiB/s with the default), or nobody waits for that subscriber any more
+// before it has caught up, nor for anyone for ten times as long.
 const (
 	// crowdWait is how long a subscriber may take nothing while others give way to
 	// it, and crowdMost how long they do at most, until less waits for it.
@@ -29,6 +32,7 @@ type crowd struct {
 	taken    atomic.Uint64 // how often it has taken something meanwhile
 	relief   chan struct{} // closed when there is room; guarded by conn.mu
 	since    time.Time     // guarded by conn.mu
+	waiting  int           // how many wait for relief; guarded by conn.mu
 
 	// giveWayTo is a subscriber that what was handled last has found crowded.
 	giveWayTo atomic.Pointer[conn]
@@ -74,10 +78,12 @@ func (c *conn) giveWay() {
 		return
 	}
 	if to.crowd.relief == nil {
-		to.crowd.relief, to.crowd.since = make(chan struct{}), time.Now()
+		to.crowd.relief, to.crowd.since, to.crowd.waiting = make(chan struct{}), time.Now(), 0
 	}
+	to.crowd.waiting++
 	relief, since := to.crowd.relief, to.crowd.since
 	to.mu.Unlock()
+	defer to.waitIsOver(relief)
 	timer := time.NewTimer(crowdWait)
 	defer timer.Stop()
 	for {
@@ -93,10 +99,24 @@ func (c *conn) giveWay() {
 		}
 		if waited := time.Since(since); to.crowd.taken.Load() == before || waited >= crowdMost {
 			to.crowd.hopeless.Store(true)
-			c.srv.noGivingWay.Store(int64(time.Since(c.srv.started) + crowdRest*waited))
+			c.srv.noGivingWay.Store(int64(time.Since(c.srv.started) + crowdRest*min(waited, crowdMost)))
 			return
 		}
 		timer.Reset(crowdWait)
+	}
+}
+
+// waitIsOver is called by each that has waited for relief. If they have all gone
+// without it, the next begins anew.
+func (c *conn) waitIsOver(relief chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.crowd.relief != relief {
+		return
+	}
+	if c.crowd.waiting--; c.crowd.waiting == 0 {
+		c.crowd.relief = nil
+		c.crowd.awaited.Store(false)
 	}
 }
 

@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"holdfast/edge/packet"
@@ -137,4 +139,81 @@ func TestASubscriberThatReadsFarTooSlowlyIsNotWaitedForLong(t *testing.T) {
 			t.Errorf("3 MB took %v, want at most %v", took, crowdMost)
 		}
 	})
+}
+
+// It is never waited for again before it has caught up: the floor of what giving
+// way makes of a publisher does not hang on how slow its subscribers are.
+func TestASubscriberBelowTheFloorDoesNotSlowItsPublisherForLong(t *testing.T) {
+	inTime(t, func(b *timed) {
+		slow, _ := b.connect("slow")
+		slow.subscribe(1, "#", 0)
+		stop := make(chan struct{})
+		defer close(stop)
+		go func() { // 160 KiB in a second
+			buf := make([]byte, 16<<10)
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(100 * time.Millisecond):
+				}
+				if _, err := slow.nc.Read(buf); err != nil {
+					return
+				}
+			}
+		}()
+		p, _ := b.connect("pub")
+		payload := strings.Repeat("x", 10_000)
+		const messages, each = 2000, 10 * time.Millisecond
+		begun := time.Now()
+		for range messages {
+			p.publish("a", payload, 0, 0)
+			time.Sleep(each)
+		}
+		p.expectNothing()
+		if held := time.Since(begun) - messages*each; held == 0 || held > messages*each/crowdRest {
+			t.Errorf("in %v the publisher was held up for %v", messages*each, held)
+		}
+	})
+}
+
+// The one that gave way was closed, and with it went when that began.
+func TestAWaitThatWasBrokenOffDoesNotCount(t *testing.T) {
+	inTime(t, func(b *timed) {
+		stuck, gone := b.crowded("stuck"), b.idle("gone")
+		gone.crowd.giveWayTo.Store(stuck)
+		ended := make(chan struct{})
+		go func() { gone.giveWay(); close(ended) }()
+		synctest.Wait()
+		gone.close(errTakeover)
+		<-ended
+		b.pass(time.Hour)
+		next := b.idle("next")
+		next.crowd.giveWayTo.Store(stuck)
+		begun := time.Now()
+		next.giveWay()
+		if took := time.Since(begun); took != crowdWait {
+			t.Errorf("the next waited for %v, want %v", took, crowdWait)
+		}
+		if rest := time.Duration(b.srv.noGivingWay.Load()) - time.Since(b.srv.started); rest != crowdRest*crowdWait {
+			t.Errorf("after that nobody waits for %v, want %v", rest, crowdRest*crowdWait)
+		}
+	})
+}
+
+// idle is a connection that nobody reads nor writes.
+func (b *timed) idle(id string) *conn {
+	near, far := net.Pipe()
+	b.Cleanup(func() { near.Close(); far.Close() })
+	c := newConn(b.srv, near)
+	<-c.pen
+	c.clientID = id
+	return c
+}
+
+// crowded is one that much waits for.
+func (b *timed) crowded(id string) *conn {
+	c := b.idle(id)
+	c.out = make([]byte, c.srv.limits.MaxOutboundBytes)
+	return c
 }
