@@ -14,6 +14,10 @@ import (
 // each wait is crowdMost at most and ends with room for an eighth of the bound at
 // least (256 KiB/s with the default), or nobody waits for that subscriber any more
 // before it has caught up, nor for anyone for ten times as long.
+//
+// It does not help clients that flood each other with QoS 1 or 2 from clean
+// sessions: a reader that waits does not read the acknowledgements of its own
+// client either, so one of them goes on, and the other may be disconnected as slow.
 const (
 	// crowdWait is how long a subscriber may take nothing while others give way to
 	// it, and crowdMost how long they do at most, until less waits for it.
@@ -36,6 +40,8 @@ type crowd struct {
 
 	// giveWayTo is a subscriber that what was handled last has found crowded.
 	giveWayTo atomic.Pointer[conn]
+	// waitsFor is the one that its reader gives way to now; nil for none.
+	waitsFor atomic.Pointer[conn]
 }
 
 // noteCrowded has the reader of by give way to c, if it may and c has too much
@@ -68,6 +74,11 @@ func (c *conn) giveWay() {
 	c.crowd.giveWayTo.Store(nil)
 	c.endBatch()
 	if time.Since(c.srv.started) < time.Duration(c.srv.noGivingWay.Load()) {
+		return
+	}
+	c.crowd.waitsFor.Store(to)
+	defer c.crowd.waitsFor.Store(nil)
+	if to.waitsInTurnFor(c) {
 		return
 	}
 	to.mu.Lock()
@@ -118,6 +129,20 @@ func (c *conn) waitIsOver(relief chan struct{}) {
 		c.crowd.relief = nil
 		c.crowd.awaited.Store(false)
 	}
+}
+
+// crowdRound is how many clients that send to each other in a round are seen.
+const crowdRound = 8
+
+// waitsInTurnFor reports whether the reader of c waits for other already, or for
+// one that does.
+func (c *conn) waitsInTurnFor(other *conn) bool {
+	for range crowdRound {
+		if c = c.crowd.waitsFor.Load(); c == nil || c == other {
+			break
+		}
+	}
+	return c == other
 }
 
 // relieve lets those go on who wait for the client, if there is room. It is called

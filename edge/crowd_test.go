@@ -3,6 +3,7 @@ package edge
 import (
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,6 +198,37 @@ func TestAWaitThatWasBrokenOffDoesNotCount(t *testing.T) {
 		}
 		if rest := time.Duration(b.srv.noGivingWay.Load()) - time.Since(b.srv.started); rest != crowdRest*crowdWait {
 			t.Errorf("after that nobody waits for %v, want %v", rest, crowdRest*crowdWait)
+		}
+	})
+}
+
+// Who waits for another reads nothing, its own acknowledgements neither: if both
+// waited, neither would get on.
+func TestOfClientsThatSendToEachOtherOneGoesOn(t *testing.T) {
+	inTime(t, func(b *timed) {
+		round := []*conn{b.crowded("a"), b.crowded("b"), b.crowded("c")}
+		for i, c := range round {
+			c.crowd.giveWayTo.Store(round[(i+1)%len(round)])
+		}
+		begun := time.Now()
+		var first, second sync.WaitGroup
+		first.Go(round[0].giveWay)
+		second.Go(round[1].giveWay)
+		synctest.Wait()
+		round[2].giveWay()
+		if took := time.Since(begun); took > 0 {
+			t.Errorf("the last one waited too, for %v", took)
+		}
+		for _, c := range round[1:] {
+			c.mu.Lock()
+			c.out = nil
+			c.mu.Unlock()
+			c.relieve()
+		}
+		first.Wait()
+		second.Wait()
+		if took := time.Since(begun); took > 0 || b.srv.noGivingWay.Load() != 0 {
+			t.Errorf("the others waited for %v", took)
 		}
 	})
 }
