@@ -44,7 +44,7 @@ func (u *client) PublishExactly(id uint16, msg *holdfast.Message, again bool, re
 	p, err := u.packetOf(msg)
 	if err == nil {
 		p.QoS, p.PacketID, p.Dup = 2, id, again
-		err = u.publish(p, &outgoing{qos: 2, received: received})
+		err = u.publish(p, &outgoing{qos: 2, received: received, again: again})
 	}
 	if err != nil {
 		received(err)

@@ -148,6 +148,9 @@ func (u *client) received(a packet.Ack) error {
 		return fmt.Errorf("the broker acknowledges %d, which was not sent", a.PacketID)
 	}
 	first, tell := out.stage == sent, out.received
+	if a.Code == packet.PacketIdentifierInUse && out.again {
+		a.Code = packet.Success // by this message: some brokers answer a repetition so
+	}
 	switch {
 	case a.Code.Failed() && first:
 		u.endedLocked(a.PacketID)
@@ -178,6 +181,9 @@ func explainAck(code packet.ReasonCode) error {
 		return fmt.Errorf("%w: the broker says %v (0x%02x)", holdfast.ErrRefused, code, byte(code))
 	case packet.QuotaExceeded:
 		return fmt.Errorf("%w: the broker takes no more now: %v (0x%02x): look at its limits, or set rate in [bridge.queue]", errFull, code, byte(code))
+	}
+	if code == packet.PacketIdentifierInUse {
+		return fmt.Errorf("%w: %v (0x%02x)", errInUse, code, byte(code))
 	}
 	if code.Failed() { // it may take it another time
 		return fmt.Errorf("%w: the broker says %v (0x%02x)", errLater, code, byte(code))

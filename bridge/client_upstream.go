@@ -68,6 +68,7 @@ type outgoing struct {
 	// received is not nil if the bridge has to be told of PUBREC, and to ask for
 	// PUBREL.
 	received func(error)
+	again    bool // it was sent before with the same identifier
 	outside  bool // of an earlier connection: it has no place in the window
 }
 

@@ -44,7 +44,8 @@ type connection struct {
 	mu         sync.Mutex
 	head, tail *flight // unfinished, in the order in which the queue gave them
 	inflight   int
-	unanswered int // of them those that were sent, and PUBREL of identifiers without a message
+	unanswered int  // of them those that were sent, and PUBREL of identifiers without a message
+	unproven   bool // PUBREL was sent, and none was answered yet
 	bytes      int
 	pace       pace
 	beside     beside
@@ -222,6 +223,13 @@ func (c *connection) serve(parent context.Context) error {
 	died := parent.Err() == nil
 	for _, blameless := range []error{errDownlink, errReturn, errSpent, errLater, errForget, errMended} {
 		died = died && !errors.Is(cause, blameless)
+	}
+	c.mu.Lock()
+	unproven := c.unproven
+	c.mu.Unlock()
+	if unproven && died && (isCut(cause) || errors.Is(cause, errUnanswered)) {
+		died = false // what was sent with it may be innocent
+		cause = fmt.Errorf("%w; it has not answered PUBREL: if it does not know QoS 2, write qos = 1 in the routes", cause)
 	}
 	c.giveBack(died, ended)
 	return cause

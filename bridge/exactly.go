@@ -202,6 +202,7 @@ func (x *exactly) clean(ids []uint16) {
 	}
 	c := x.c
 	c.mu.Lock()
+	c.unproven = true
 	if c.unanswered += left; c.unanswered == left {
 		c.progress = time.Now()
 	}
@@ -212,7 +213,7 @@ func (x *exactly) clean(ids []uint16) {
 				return // the connection has ended
 			}
 			c.mu.Lock()
-			c.unanswered, c.progress = c.unanswered-1, time.Now()
+			c.unanswered, c.progress, c.unproven = c.unanswered-1, time.Now(), false
 			c.mu.Unlock()
 			x.free(id)
 			x.mu.Lock()
@@ -335,6 +336,9 @@ func (x *exactly) answered(f *flight, err error) {
 	}
 	x.c.finish(f, err)
 	if errors.Is(err, holdfast.ErrRefused) || errors.Is(err, holdfast.ErrTooLarge) || errors.Is(err, errLater) {
+		if errors.Is(err, errInUse) {
+			x.c.b.exactClean.Store(false)
+		}
 		x.free(f.packetID) // the far broker has nothing of it
 	}
 }

@@ -26,6 +26,8 @@ var (
 	errLater = fmt.Errorf("%w: the broker may take the message later", holdfast.ErrUnknown)
 	// errFull: it is no message's fault.
 	errFull = fmt.Errorf("%w", errLater)
+	// errInUse: it has another message under the packet identifier.
+	errInUse = fmt.Errorf("%w: the broker has something else under this identifier, which is released now", errFull)
 )
 
 // laterPatience is how long the far broker may answer errLater to one message,
