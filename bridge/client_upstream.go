@@ -132,6 +132,10 @@ func (u *client) start(ack packet.Connack, keepAlive time.Duration) {
 // the bridge bit.
 func (u *client) NoEcho() bool { return u.noEcho }
 
+// SessionPresent reports that the far broker has kept the session of an earlier
+// connection.
+func (u *client) SessionPresent() bool { return u.present }
+
 // HasWill reports that the far broker has a will of this connection.
 func (u *client) HasWill() bool { return u.will }
 

@@ -212,8 +212,10 @@ does not work say what it means and what to try. The gateway must be stopped:
 
   sudo systemctl stop holdfast
 
-A message is published to holdfast/ID/doctor at the far broker and read back. The
-exit status is 0 if all is well, and 1 if not.`,
+It logs in as CLIENT_ID-doctor, so that what waits at the far broker for the bridge goes
+on waiting, and publishes a message to holdfast/ID/doctor there and reads it back. Where
+the broker takes only the client_id of the bridge, it ends with the login. The exit status
+is 0 if all is well, and 1 if not.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.doctor(cmd, args)

@@ -127,13 +127,10 @@ func (d *doctor) upstream(ctx context.Context, b configs.Bridge, u configs.Upstr
 		}
 	}
 	var up bridge.Upstream
-	if err := d.step(ctx, "login", doctorLogin, func(ctx context.Context) (string, error) {
-		up, err = d.g.throughModem(d.m, b, u, nil, false)(ctx, receive)
-		if err != nil {
-			return "", d.compare(ctx, b, u, socket, err)
-		}
-		return fmt.Sprintf("as %s", clientID(b, u)), nil
-	}); err != nil {
+	if err := d.step(ctx, "login", doctorLogin, func(ctx context.Context) (found string, err error) {
+		up, found, err = d.login(ctx, b, u, socket, receive)
+		return found, err
+	}); err != nil || up == nil {
 		return err
 	}
 	defer up.Close()
@@ -192,8 +189,8 @@ func (d *doctor) lookUp(ctx context.Context, address string) error {
 	})
 }
 
-// compare tries a login that was refused by another way, so that it can be said
-// who is at fault: the module, the broker, or the login.
+// compare tries a login of the doctor's own that was refused by another way, so that
+// it can be said who is at fault: the module, the broker, or the login.
 func (d *doctor) compare(ctx context.Context, b configs.Bridge, u configs.Upstream, socket bool, refusal error) error {
 	var byModule *modem.RefusedError
 	if !errors.As(refusal, &byModule) && !errors.Is(refusal, bridge.ErrLoginRefused) {
@@ -210,11 +207,7 @@ func (d *doctor) compare(ctx context.Context, b configs.Bridge, u configs.Upstre
 	}
 	for _, w := range ways {
 		ctx, cancel := context.WithTimeout(ctx, doctorStep)
-		up, err := w.connect(ctx, func(_ *holdfast.Message, _ bool, ack func()) {
-			if ack != nil {
-				ack()
-			}
-		})
+		up, err := w.connect(ctx, keepNothing)
 		cancel()
 		switch {
 		case err == nil:
