@@ -132,7 +132,8 @@ func NewPlan(o PlanOptions) *Plan {
 	return p
 }
 
-// SetLimits changes the terms; what was counted stays.
+// SetLimits changes the terms; what was counted stays, also with another FirstDay,
+// until that comes.
 func (p *Plan) SetLimits(l PlanLimits) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,6 +206,12 @@ func (l PlanLimits) period(now time.Time) time.Time {
 	return first
 }
 
+// moved reports whether a period is the last one with another first day, rather than
+// the next one: then what was used stays used, or a spent plan could be had again.
+func (l PlanLimits) moved(last, period time.Time) bool {
+	return last.UTC().Day() != l.FirstDay && period.Before(last.AddDate(0, 1, 0)) && last.Before(period.AddDate(0, 1, 0))
+}
+
 // readLocked reads clock and counter, and sets the level.
 func (p *Plan) readLocked() {
 	now, sure := p.clock()
@@ -212,11 +219,13 @@ func (p *Plan) readLocked() {
 	// A board without a battery begins in 1970: while the clock is not sure, no
 	// period comes again.
 	if last := p.rec.Period; !period.Equal(last) && (sure || period.After(last)) {
-		p.rec.Period, p.rec.Used, p.rec.Noticed = period, 0, 0
-		if !last.IsZero() {
-			p.log.Info("a new period of the data plan begins", slog.Time("since", period))
+		p.rec.Period, p.due = period, true
+		if !p.limits.moved(last, period) {
+			p.rec.Used, p.rec.Noticed = 0, 0
+			if !last.IsZero() {
+				p.log.Info("a new period of the data plan begins", slog.Time("since", period))
+			}
 		}
-		p.due = true
 	}
 	p.unread = 0
 	if c := p.count(); c.Parts != nil {

@@ -401,6 +401,53 @@ func TestAClockThatIsNotSureBeginsNoPeriodAgain(t *testing.T) {
 	}
 }
 
+// TestAnotherFirstDayDoesNotGiveThePlanTwice: by a reload or by a restart.
+func TestAnotherFirstDayDoesNotGiveThePlanTwice(t *testing.T) {
+	for _, c := range []struct {
+		day          int
+		now          string
+		used         uint64
+		since, until string
+	}{
+		{15, "2026-11-21", 1000, "2026-11-15", "2026-12-15"},
+		{28, "2026-11-21", 1000, "2026-10-28", "2026-11-28"},
+		{15, "2026-12-05", 1000, "2026-11-15", "2026-12-15"}, // it was off, and part of it may be of November
+		{15, "2026-12-15", 0, "2026-12-15", "2027-01-15"},
+		{1, "2026-12-01", 0, "2026-12-01", "2027-01-01"},
+	} {
+		for _, restart := range []bool{false, true} {
+			now := date("2026-11-20")
+			card, file := &simCard{}, filepath.Join(t.TempDir(), "sim.json")
+			limits := PlanLimits{Bytes: 1000, FirstDay: 1, Hard: true}
+			o := PlanOptions{Limits: limits, Count: card.Count, File: file, Clock: func() (time.Time, bool) { return now, true }}
+			p := NewPlan(o)
+			card.carry(1000)
+			p.Tick()
+			if restart {
+				p.Close()
+			}
+			limits.FirstDay, now = c.day, date(c.now)
+			if o.Limits = limits; restart {
+				p = NewPlan(o)
+			} else {
+				p.SetLimits(limits)
+			}
+			for range 2 { // also when it is looked at again
+				p.Tick()
+				s := p.Status()
+				if s.Used != c.used || (s.Level == PlanSpent) != (c.used == 1000) || s.Since != date(c.since) || s.Until != date(c.until) {
+					t.Errorf("%s, day %d, restart %v: %+v", c.now, c.day, restart, s)
+				}
+			}
+			now = date(c.until)
+			p.Tick()
+			if s := p.Status(); s.Used != 0 || s.Since != now {
+				t.Errorf("%s, day %d, restart %v: %+v in the next period", c.now, c.day, restart, s)
+			}
+		}
+	}
+}
+
 func date(s string) time.Time {
 	d, err := time.Parse(time.DateOnly, s)
 	if err != nil {
