@@ -88,7 +88,7 @@ type Plan struct {
 	file  string
 	log   *slog.Logger
 
-	saving    sync.Mutex // the file
+	saving    sync.Mutex // one Tick at a time; taken before mu
 	unwritten bool       // it could not be written; guarded by saving
 
 	mu      sync.Mutex
@@ -150,7 +150,11 @@ func (p *Plan) Tick() { p.tick(false) }
 // Close writes the last of it down.
 func (p *Plan) Close() { p.tick(true) }
 
+// tick takes its turn: an older record must not be written over a newer one, and who
+// calls it relies on what was due before being on disk.
 func (p *Plan) tick(last bool) {
+	p.saving.Lock()
+	defer p.saving.Unlock()
 	p.mu.Lock()
 	p.readLocked()
 	old := time.Since(p.saved) >= time.Hour

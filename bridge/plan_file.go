@@ -67,8 +67,6 @@ func (p *Plan) save(rec planRecord) {
 	if p.file == "" {
 		return
 	}
-	p.saving.Lock()
-	defer p.saving.Unlock()
 	raw, err := json.Marshal(rec)
 	if err == nil {
 		err = replaceFile(p.file, raw)

@@ -480,6 +480,26 @@ func TestThePlanIsAnnouncedBeforeLanesWait(t *testing.T) {
 	}
 }
 
+// TestWhatWasToldIsOnDisk though others write the plan down at the same time.
+func TestWhatWasToldIsOnDisk(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "sim.json")
+	p := NewPlan(PlanOptions{Limits: PlanLimits{Bytes: 1000, FirstDay: 1}, Count: (&simCard{}).Count, File: file})
+	for round := range 20 {
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				bridge := fmt.Sprint(round, " ", i)
+				p.told(bridge, time.Hour)
+				if r := recallPlan(file, slog.New(slog.DiscardHandler)); r.Told[bridge].IsZero() {
+					t.Errorf("%s is not on disk", bridge)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
 func TestAPlanThatCannotBeReadIsSetAside(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sim.json")
 	card := &simCard{}
