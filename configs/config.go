@@ -268,7 +268,7 @@ type Queue struct {
 	MaxAge      time.Duration `toml:"max_age" min:"0s" max:"87600h"`         // 0: any
 	WhenFull    string        `toml:"when_full" oneof:"drop-oldest|drop-newest|refuse"`
 	RefuseWait  time.Duration `toml:"refuse_wait" min:"1s" max:"1h"`
-	Window      int           `toml:"window" min:"1" max:"65535"` // publishes that wait for the far broker at once
+	Window      int           `toml:"window" min:"1" max:"20000"` // publishes that wait for the far broker at once
 	Rate        int           `toml:"rate" min:"0" max:"1000000"` // messages in a second; 0: as many as the link takes
 	StoreQoS0   bool          `toml:"store_qos0"`
 	// Order is which message goes first, BackfillShare how many of a hundred are
