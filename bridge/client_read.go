@@ -18,7 +18,6 @@ func (u *client) reader() {
 		var h packet.Header
 		var body []byte
 		if h, body, err = u.readPacket(); err == nil {
-			u.heard.Store(int64(time.Since(u.begun)))
 			if idle := u.probe.Swap(0); idle > 0 && u.adaptive != nil {
 				u.adaptive.survived(time.Duration(idle))
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"holdfast"
@@ -313,6 +315,47 @@ func TestEverythingArrivesInOrderOverALinkThatIsCut(t *testing.T) {
 		}
 	}
 	t.Logf("%d connections, %d repetitions of %d messages", cuts, repeated, total)
+}
+
+// TestALargePacketOverASlowLinkIsNoDeadLink: it takes longer than a ping may, and the
+// answer to the ping is behind it.
+func TestALargePacketOverASlowLinkIsNoDeadLink(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = io.Copy(io.Discard, far) })
+		wg.Go(func() {
+			defer far.Close()
+			_, _ = far.Write([]byte{0x20, 2, 0, 0})
+			_, _ = far.Write([]byte{0x30, 127, 0, 1, 't'})
+			for range 124 {
+				time.Sleep(time.Second)
+				if _, err := far.Write([]byte{'x'}); err != nil {
+					return
+				}
+			}
+			time.Sleep(time.Hour) // and now it is dead
+		})
+		got := make(chan int, 1)
+		up, err := MQTT3Connect(ClientOptions{URL: "tcp://far", ClientID: "gw", KeepAlive: time.Minute,
+			Dial: func(context.Context, string, string) (net.Conn, error) { return near, nil },
+		})(t.Context(), func(m *holdfast.Message, _ bool, _ func()) { got <- len(m.Payload) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-up.Done()
+		select {
+		case n := <-got:
+			if n != 124 || !errors.Is(up.Err(), errNoPing) {
+				t.Errorf("%d bytes came, and then: %v", n, up.Err())
+			}
+		default:
+			t.Error("the link was ended while bytes came:", up.Err())
+		}
+		up.Close()
+		wg.Wait()
+	})
 }
 
 // frail breaks after some bytes in either direction; 0 is never.

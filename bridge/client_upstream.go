@@ -45,7 +45,7 @@ type client struct {
 	written *fifo[func(error)] // done of QoS 0
 	wg      sync.WaitGroup
 	wrote   atomic.Int64 // when a packet was last sent, in nanoseconds since begun
-	heard   atomic.Int64 // when one came
+	heard   atomic.Int64 // when bytes came: a large packet may be longer on its way than a ping may take
 	probe   atomic.Int64 // the silence before what was sent last and has no answer; 0: none
 	begun   time.Time
 
@@ -97,11 +97,13 @@ type heldPublish struct {
 }
 
 func newClient(l *link, v packet.Version, receive Receive, log *slog.Logger) *client {
-	return &client{
+	u := &client{
 		link: l, version: v, receive: receive, log: log, begun: time.Now(),
 		written: newFifo[func(error)](), pending: map[uint16]*outgoing{}, subs: map[uint16]chan []byte{},
 		inbound: map[uint16]bool{}, decided: make(chan struct{}),
 	}
+	l.heard = func() { u.heard.Store(int64(time.Since(u.begun))) }
+	return u
 }
 
 // start is called with the CONNACK of an accepted login.

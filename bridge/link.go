@@ -36,7 +36,8 @@ type link struct {
 	net.Conn // the wire
 	maxIn    int
 
-	r *bufio.Reader // only used by the reading goroutine
+	r     *bufio.Reader // only used by the reading goroutine
+	heard func()        // called by it when bytes have come
 
 	lost    chan struct{} // closed when the link has ended, for whatever reason
 	flushed chan struct{} // closed when the writing goroutine has ended
@@ -56,12 +57,21 @@ type link struct {
 func newLink(wire net.Conn, maxIn int) *link {
 	l := &link{
 		Conn: wire, maxIn: maxIn,
-		r:    bufio.NewReaderSize(wire, 16<<10),
 		lost: make(chan struct{}), flushed: make(chan struct{}),
 	}
+	l.r = bufio.NewReaderSize(l, 16<<10)
 	l.cond = sync.NewCond(&l.mu)
 	go l.write()
 	return l
+}
+
+// Read reads from the wire.
+func (l *link) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if n > 0 {
+		l.heard()
+	}
+	return n, err
 }
 
 // Write takes p; it does not wait for the network.
