@@ -25,7 +25,8 @@ import (
 // silent for that long any more: the next connection goes back at once to what was
 // proven, for an hour; then the time between the two is halved until they are close.
 // What has died may have died of something else, and carriers change: after a day it
-// is tried again, after two if it has died again, and so on up to 16.
+// is tried again, after two if it has died again, and so on up to 16. The same goes
+// for one that a proxy closes because of its silence.
 //
 // The far broker is told the longest silence that there may be on a connection
 // (CONNECT), so it may take it that long, and half of it more, to publish the will.
@@ -49,7 +50,8 @@ type Adaptive struct {
 
 	mu    sync.Mutex
 	known adaptiveRecord
-	rest  time.Time // until then nothing longer is tried
+	rest  time.Time     // until then nothing longer is tried
+	shut  time.Duration // the silence at which a connection was last closed
 }
 
 // adaptiveRecord is what is on disk.
@@ -175,6 +177,28 @@ func (a *Adaptive) died(idle time.Duration) {
 	a.log.Info("the link has died of silence, or with it: it is not left silent for so long for a while",
 		slog.Duration("silence", idle), slog.Duration("now", k.Good))
 	a.saveLocked()
+}
+
+// closed is a silence in which the other side has closed the connection in order. A
+// broker that is restarted does so at any time, and teaches nothing; a proxy, or a
+// broker with a bound of its own, does so at the same silence each time. A silence
+// that was never survived is taken for the latter at once, a shorter one at its second
+// time.
+func (a *Adaptive) closed(idle time.Duration) {
+	if idle < minAdaptive {
+		return
+	}
+	a.mu.Lock()
+	k, again := a.known, (idle-a.shut).Abs() <= idle/16
+	a.shut = idle
+	a.mu.Unlock()
+	if idle <= k.Good && !again {
+		return
+	}
+	if k.Bad > idle && k.Bad-idle <= k.Bad/16 { // that one, tried again
+		idle = k.Bad
+	}
+	a.died(idle)
 }
 
 // saveLocked writes what is known down: a dozen times in the first hours, then

@@ -27,6 +27,7 @@ type nat struct {
 
 	mu      sync.Mutex
 	timeout time.Duration // 0: it never forgets
+	closes  bool          // it is a proxy, which closes in order what was idle for so long
 	dials   int
 	pings   int
 	conns   []net.Conn
@@ -72,6 +73,13 @@ func (n *nat) serve(c net.Conn) {
 	defer c.Close()
 	r, last, dead := bufio.NewReader(c), time.Now(), false
 	for {
+		n.mu.Lock()
+		closes, timeout := n.closes, n.timeout
+		n.mu.Unlock()
+		var idle *time.Timer
+		if closes {
+			idle = time.AfterFunc(timeout, func() { c.Close() })
+		}
 		var head [5]byte
 		size, h := 0, packet.Header{}
 		for i := 0; size == 0; i++ {
@@ -87,6 +95,9 @@ func (n *nat) serve(c net.Conn) {
 		body := make([]byte, h.Remaining)
 		if _, err := io.ReadFull(r, body); err != nil {
 			return
+		}
+		if idle != nil {
+			idle.Stop()
 		}
 		n.mu.Lock()
 		dead = dead || n.timeout > 0 && time.Since(last) > n.timeout
@@ -154,6 +165,37 @@ func TestAnAdaptiveKeepAliveFindsWhatTheCarrierLetsLive(t *testing.T) {
 					}
 					if best := int(time.Duration(days) * 24 * time.Hour / most); pings > best*3/2 {
 						t.Errorf("%d pings in %d days, %d would do", pings, days, best)
+					}
+				})
+			})
+		})
+	}
+}
+
+// A proxy or a balancer closes what is idle, in order, each time.
+func TestAnAdaptiveKeepAliveFindsWhatAProxyLetsLive(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []time.Duration{90 * time.Second, 5 * time.Minute, 20 * time.Minute} {
+		t.Run(limit.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				n := &nat{timeout: limit, closes: true}
+				adaptive(t, n, "", func(a *Adaptive) {
+					time.Sleep(24 * time.Hour)
+					dials, _ := n.take()
+					t.Logf("proxy of %v: %d connections on the first day, now %v", limit, dials, a.interval())
+					if dials > 15 {
+						t.Errorf("%d connections on the first day", dials)
+					}
+					time.Sleep(10 * 24 * time.Hour)
+					if dials, _ = n.take(); dials > 10 {
+						t.Errorf("%d connections in the next ten days", dials)
+					}
+					n.set(limit * 2 / 3)
+					n.cut()
+					time.Sleep(24 * time.Hour)
+					if dials, _ = n.take(); dials > 15 {
+						t.Errorf("%d connections on the day on which it was made shorter", dials)
 					}
 				})
 			})

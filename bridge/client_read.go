@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"holdfast"
@@ -25,9 +26,7 @@ func (u *client) reader() {
 		}
 	}
 	u.link.end(u.lostByRead(err))
-	if idle := u.probe.Load(); idle > 0 && u.adaptive != nil && diedSilently(u.link.reason()) {
-		u.adaptive.died(time.Duration(idle))
-	}
+	u.learn()
 	u.mu.Lock()
 	u.ended = true
 	pending, held := u.pending, u.held
@@ -38,6 +37,25 @@ func (u *client) reader() {
 	}
 	for _, out := range pending {
 		out.end(u.unknown())
+	}
+}
+
+// learn notes what the end of the link says of silence.
+func (u *client) learn() {
+	if u.adaptive == nil {
+		return
+	}
+	why, idle := u.link.reason(), time.Duration(u.probe.Load())
+	u.mu.Lock()
+	waiting := len(u.pending) > 0
+	u.mu.Unlock()
+	switch died, shut := diedSilently(why), errors.Is(why, io.EOF); {
+	case died && idle > 0:
+		u.adaptive.died(idle)
+	case shut && idle > 0: // as the answer to what was to end the silence
+		u.adaptive.closed(idle)
+	case (died || shut) && !waiting: // in the middle of it
+		u.adaptive.closed(time.Since(u.begun) - time.Duration(max(u.wrote.Load(), u.heard.Load())))
 	}
 }
 
