@@ -3,6 +3,7 @@ package storage
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -86,6 +87,7 @@ func engineChild(dir string, seed uint64) error {
 	// Readers stay for some transactions; none is there during a drop.
 	var reading sync.RWMutex
 	turn := make(chan uint64)
+	var passed [][]byte
 	for range 2 {
 		go func() {
 			for range turn {
@@ -113,12 +115,16 @@ func engineChild(dir string, seed uint64) error {
 		default:
 		}
 		if chunk := n / chunkTxns; n%chunkTxns == 0 && chunk > keptChunks {
+			passed = append(passed, fmt.Appendf(nil, fillRows+"%06d", chunk-keptChunks-1))
 			for !reading.TryLock() {
 				turn <- 0
 			}
-			err := e.drop([][]byte{fmt.Appendf(nil, fillRows+"%06d", chunk-keptChunks-1)})
+			err := e.drop(passed)
 			reading.Unlock()
-			if err != nil {
+			switch {
+			case err == nil:
+				passed = nil
+			case !errors.Is(err, errFlushing): // then with the next ones
 				return err
 			}
 		}
