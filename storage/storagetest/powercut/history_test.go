@@ -230,6 +230,9 @@ func (f *found) read(line string) {
 		if w[4] != "true" || w[5] != "0" {
 			f.fault("books of route %s: %s", w[1], line)
 		}
+	case "dropped":
+		// By the rule of a full queue, as it should be: this disk never shall be.
+		f.fault("the load fills the disk: %s messages of route %s were dropped, %s", w[3], w[1], w[2])
 	case "store":
 		if w[1] != "0" || w[2] != "0" {
 			f.fault("the store has lost %s messages and cannot read %s rows", w[1], w[2])

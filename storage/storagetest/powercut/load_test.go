@@ -158,11 +158,12 @@ func (w *worker) forget(p int, from, to uint64) {
 	})
 }
 
-// take takes messages out in bursts, slower than they come in.
+// take takes messages out in bursts, slower than they come in; the more there
+// are, the longer the bursts, or a fast machine fills the disk.
 func (w *worker) take(name string, q *storage.Queue) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	for range tick.C {
-		for range rand.IntN(120) {
+		for range rand.IntN(120 + int(q.Len()/20)) {
 			it, ok, err := q.TryNext()
 			if err != nil || !ok {
 				break

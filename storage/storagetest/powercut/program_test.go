@@ -26,6 +26,7 @@ import (
 //	retained TOPIC SOURCE SEQ          found: a retained value
 //	session CLIENT FILTERS             found; session! CLIENT: promised
 //	books ROUTE ACCEPTED QUEUED BALANCED LOST
+//	dropped ROUTE REASON N             found, in the books of the bridge's queue
 //	store LOST UNREADABLE LENGTH       LENGTH is that of the bridge's queue
 //	bad WORDS                          found, and must not be
 //	opened                             the end of what was found
@@ -219,6 +220,11 @@ func (w *worker) tell(items bool) error {
 	st := w.s.Stats()
 	for route, c := range w.q.Ledger() {
 		w.v.say("books %s %d %d %t %d", route, c.Accepted, c.Queued, c.Balanced(), c.Lost)
+	}
+	for route, c := range w.q.Ledger() {
+		for reason, n := range c.Dropped {
+			w.v.say("dropped %s %s %d", route, reason, n)
+		}
 	}
 	w.v.say("store %d %d %d", st.Lost, st.Unreadable, w.q.Len())
 	for _, name := range []string{"bridge", "one", "two"} {
