@@ -19,6 +19,10 @@ const (
 	// to be sent waits here for the line; what has come stays in the module when
 	// this is full, and the far side's TCP waits.
 	socketBuffer = 16 << 10
+	// pushedMost is what is kept of a module that gives bytes without being asked,
+	// in bytes: nothing can hold it back. At 921,600 baud that is eleven seconds in
+	// which nobody reads.
+	pushedMost = 512 << 10
 	// socketPoll is how long the module may say nothing of new bytes before it is
 	// asked: its announcement may have been lost.
 	socketPoll = 10 * time.Second

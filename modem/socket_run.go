@@ -201,7 +201,7 @@ func (s *socket) event(ev socketEvent) {
 	s.readable = s.readable || ev.readable
 	if len(ev.pushed) > 0 {
 		s.pushes = true
-		if s.in = append(s.in, ev.pushed...); len(s.in) > 4*socketBuffer && s.err == nil {
+		if s.in = append(s.in, ev.pushed...); len(s.in) > pushedMost && s.err == nil {
 			s.err = errors.New("the module pushes more than is read")
 		}
 		s.changedLocked()
