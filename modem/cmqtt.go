@@ -26,13 +26,6 @@ type cmqtt struct {
 	group *cmqttGroup
 }
 
-// cmqttGroup is a message on its way: it comes in pieces.
-type cmqttGroup struct {
-	topic, payload         []byte
-	topicTotal, payloadAll int
-	bad                    bool
-}
-
 const (
 	cmqttTopic   = 1024
 	cmqttPayload = 10240
@@ -58,7 +51,8 @@ func (c *cmqtt) begin(ctx context.Context) error {
 func (c *cmqtt) finish() { <-c.busy }
 
 func (*cmqtt) name() string { return "cmqtt" }
-func (*cmqtt) window() int  { return 1 }
+
+func (*cmqtt) window() int { return 1 }
 
 func (*cmqtt) check(l Login) error { return checkLogin(l, 240, 128, 256, 256) }
 
@@ -67,56 +61,6 @@ func (*cmqtt) carriable(msg *holdfast.Message) error {
 		return fmt.Errorf("its payload is empty, and this module takes 1 byte at least; use mode = \"socket\": %w", holdfast.ErrRefused)
 	}
 	return checkMessage(msg, cmqttTopic, cmqttPayload)
-}
-
-// prepare ends whatever an earlier session left, and starts the service anew.
-func (c *cmqtt) prepare(ctx context.Context, l Login) error {
-	c.leave(ctx)
-	code, err := c.result(ctx, nil, "AT+CMQTTSTART", "+CMQTTSTART", nil)
-	if err == nil && code == cmqttInUse {
-		c.leave(ctx)
-		code, err = c.result(ctx, nil, "AT+CMQTTSTART", "+CMQTTSTART", nil)
-	}
-	switch {
-	case at.IsRejection(err): // some firmware says ERROR where it runs already
-	case errors.Is(err, at.ErrTimeout) && !errors.Is(err, at.ErrUnsynced):
-		return errSilentOpen
-	case err != nil:
-		return err
-	case code != "0" && code != cmqttInUse:
-		return fmt.Errorf("the module's MQTT service does not start (%s); check the APN, and that the SIM has data left", cmqttWords(code))
-	}
-	if _, err := c.m.ask(ctx, c.e, at.Command{Text: fmt.Sprintf(`AT+CMQTTACCQ=0,"%s"`, l.ClientID)}); err != nil {
-		if at.IsRejection(err) {
-			return fmt.Errorf("%w: the module gives no MQTT client (%w)", errStuck, err)
-		}
-		return err
-	}
-	if _, err := c.m.wish(ctx, c.e, at.Command{Text: `AT+CMQTTCFG="version",0,4`}); err != nil {
-		return err
-	}
-	return nil
-}
-
-// setWill: the topic, then the message with its QoS and, with newer firmware, RETAIN.
-// A will without RETAIN where one with it is wanted would be no use.
-func (c *cmqtt) setWill(ctx context.Context, w *holdfast.Message) error {
-	retain := ""
-	if w.Retain {
-		retain = ",1"
-	}
-	for _, part := range []struct {
-		text  string
-		bytes []byte
-	}{
-		{fmt.Sprintf("AT+CMQTTWILLTOPIC=0,%d", len(w.Topic)), []byte(w.Topic)},
-		{fmt.Sprintf("AT+CMQTTWILLMSG=0,%d,%d%s", len(w.Payload), w.QoS, retain), w.Payload},
-	} {
-		if _, err := c.m.ask(ctx, c.e, at.Command{Text: part.text, Payload: part.bytes}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // result runs a command, with its payload if it has one, and waits for its URC:
@@ -180,33 +124,6 @@ func cmqttWords(code string) string {
 		return "code " + code
 	}
 	return what + ", code " + code
-}
-
-func (c *cmqtt) connect(ctx context.Context, s *Session) error {
-	l := s.login
-	text := fmt.Sprintf(`AT+CMQTTCONNECT=0,"tcp://%s:%d",%d,%d`, l.Host, l.Port, keepAliveSeconds(l), bit(l.CleanSession))
-	if l.Username != "" || l.Password != "" {
-		text += fmt.Sprintf(`,"%s","%s"`, l.Username, l.Password)
-	}
-	code, err := c.result(ctx, s, text, "+CMQTTCONNECT", nil)
-	switch {
-	case at.IsRejection(err):
-		return fmt.Errorf("the module did not take the login; check the lengths of client_id, username and password (%w)", err)
-	case errors.Is(err, at.ErrTimeout):
-		return errSilentOpen
-	case err != nil:
-		return err
-	case code == "0":
-		return nil
-	}
-	if n := cmqttRefusal(code); n > 0 {
-		return &RefusedError{Code: n}
-	}
-	err = errors.New(cmqttWords(code))
-	if code == cmqttNoName {
-		err = fmt.Errorf("%w (%s)", errNotFound, code)
-	}
-	return errDial(l.Host, l.Port, err)
 }
 
 // hand runs the three commands of a publish and waits for its result, which says
@@ -280,47 +197,6 @@ func (c *cmqtt) subscribe(ctx context.Context, s *Session, _ uint16, filter stri
 	return fmt.Errorf("subscribing to %s: %s; check the rights of the user", filter, cmqttWords(code))
 }
 
-// leave ends the connection, gives the client back and stops the service. Each
-// step is refused where there is nothing to end.
-func (c *cmqtt) leave(ctx context.Context) {
-	for _, step := range []struct{ text, name string }{
-		{"AT+CMQTTDISC=0,60", "+CMQTTDISC"},
-		{"AT+CMQTTREL=0", ""},
-		{"AT+CMQTTSTOP", "+CMQTTSTOP"},
-	} {
-		w := c.e.Expect(func(l at.Line) bool { return step.name != "" && at.Name(l.Text) == step.name })
-		_, err := c.e.Do(ctx, at.Command{Text: step.text})
-		if err == nil && step.name != "" {
-			_, err = w.Wait(ctx, c.m.o.Timing.Close/3)
-		}
-		w.Stop()
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil && !at.IsRejection(err) {
-			c.m.log.Debug("disconnecting the module", "error", err)
-		}
-	}
-}
-
-// cmqttRaw tells the engine how many raw bytes follow a line.
-func cmqttRaw(line string) int {
-	switch at.Name(line) {
-	case "+CMQTTRXTOPIC", "+CMQTTRXPAYLOAD":
-	default:
-		return 0
-	}
-	a := at.Args(line)
-	if len(a) != 2 {
-		return 0
-	}
-	n, err := strconv.Atoi(a[1])
-	if err != nil || n < 0 || n > 64<<10 {
-		return 0
-	}
-	return n
-}
-
 func (c *cmqtt) urc(s *Session, l at.Line) bool {
 	name := at.Name(l.Text)
 	if !strings.HasPrefix(name, "+CMQTT") {
@@ -347,55 +223,4 @@ func (c *cmqtt) urc(s *Session, l at.Line) bool {
 		s.fail(errors.New("the module has closed the connection"))
 	}
 	return true
-}
-
-// maxCMQTTMessage bounds what is gathered, in bytes.
-const maxCMQTTMessage = 256 << 10
-
-// received gathers a message. What counts are the totals of its first line: a
-// group that does not reach them is not whole.
-func (c *cmqtt) received(s *Session, name string, l at.Line) {
-	g := c.group
-	switch name {
-	case "+CMQTTRXSTART":
-		if g != nil {
-			c.m.unreadable(l) // the one before has no end
-		}
-		g = &cmqttGroup{}
-		a := at.Args(l.Text)
-		if len(a) >= 3 {
-			g.topicTotal, _ = strconv.Atoi(a[1])
-			g.payloadAll, _ = strconv.Atoi(a[2])
-		}
-		g.bad = len(a) < 3 || g.topicTotal <= 0 || g.payloadAll < 0 || g.topicTotal+g.payloadAll > maxCMQTTMessage
-		c.group = g
-	case "+CMQTTRXTOPIC":
-		if g != nil {
-			g.bad = g.bad || l.Cut || len(g.topic)+len(l.Data) > g.topicTotal
-			g.topic = g.keep(g.topic, l.Data)
-		}
-	case "+CMQTTRXPAYLOAD":
-		if g != nil {
-			g.bad = g.bad || l.Cut || len(g.payload)+len(l.Data) > g.payloadAll
-			g.payload = g.keep(g.payload, l.Data)
-		}
-	case "+CMQTTRXEND":
-		c.group = nil
-		if g == nil {
-			return
-		}
-		if g.bad || len(g.topic) != g.topicTotal || len(g.payload) != g.payloadAll {
-			c.m.unreadable(l)
-			return
-		}
-		// It does not say the QoS.
-		c.m.takeMessage(s, &holdfast.Message{Topic: string(g.topic), Payload: g.payload, QoS: 1})
-	}
-}
-
-func (g *cmqttGroup) keep(to, b []byte) []byte {
-	if g.bad {
-		return to
-	}
-	return append(to, b...)
 }
