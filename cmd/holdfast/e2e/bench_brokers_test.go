@@ -149,7 +149,7 @@ func memory(b *testing.B, p *process, address string) outcome {
 }
 
 // cpuTime is the time that the process has had of the processor, by proc(5).
-func cpuTime(b *testing.B, p *process) time.Duration {
+func cpuTime(b testing.TB, p *process) time.Duration {
 	b.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
