@@ -25,11 +25,7 @@ func openGuarded(dir string, log *slog.Logger, room *pillow, r *repairs) (eng en
 			}
 		}
 	}()
-	// A crash in here leaves an empty folder.
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, unwritable(dir, "the folder above it", err)
-	}
-	lock, err := lockDir(dir)
+	lock, err := claim(dir, room)
 	if err != nil {
 		return nil, err
 	}
@@ -38,16 +34,6 @@ func openGuarded(dir string, log *slog.Logger, room *pillow, r *repairs) (eng en
 			lock.Close()
 		}
 	}()
-	need, err := room.toOpen()
-	if err == nil {
-		err = room.makeWay(need)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := probe(dir); err != nil {
-		return nil, err
-	}
 	// Each step is heavier than the one before it, and met if that was not
 	// enough: mend what is known to be wrong; look at every byte; keep no file
 	// of Badger's as it is.
@@ -74,6 +60,42 @@ func openGuarded(dir string, log *slog.Logger, room *pillow, r *repairs) (eng en
 		log.Error("storage: the store does not open, and is looked at more closely", "error", err)
 	}
 	return nil, err
+}
+
+// claim takes the lock of a folder in which a store can be opened as far as can be
+// known without opening it: it can be written, and there is room for that.
+func claim(dir string, room *pillow) (lock *os.File, err error) {
+	// A crash in here leaves an empty folder.
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, unwritable(dir, "the folder above it", err)
+	}
+	if lock, err = lockDir(dir); err != nil {
+		return nil, err
+	}
+	need, err := room.toOpen()
+	if err == nil {
+		err = room.makeWay(need)
+	}
+	if err == nil {
+		err = probe(dir)
+	}
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return lock, nil
+}
+
+// Writable reports why Open would fail in dir with ErrUnwritable; nil if it would
+// not, as far as can be known without opening anything: what is there may still not
+// be read. It writes and removes a small file. An error that another process has
+// the folder is one too.
+func Writable(dir string) error {
+	lock, err := claim(dir, newPillow(dir))
+	if err != nil {
+		return err
+	}
+	return lock.Close()
 }
 
 // unwritten: no repair helps.

@@ -114,12 +114,31 @@ func runGateway(ctx context.Context, cfg *configs.Config, reload func() (*config
 	manager.tell(daemon.SdNotifyReady)
 	stopWatch := manager.watch(g)
 	failed := untilEnd(ctx, g, log, hangup, reload)
-	manager.tell(daemon.SdNotifyStopping)
+	again := errors.Is(failed, gateway.ErrDiskBack)
+	state := daemon.SdNotifyStopping
+	if again {
+		state = daemon.SdNotifyReloading
+	}
+	manager.tell(state)
 	stopWatch()
 	// The signal's context has ended; stopping gets time of its own.
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	return errors.Join(failed, g.Shutdown(stop))
+	err = g.Shutdown(stop)
+	if again && ctx.Err() == nil {
+		folded.Flush()
+		failed = startAgain()
+	}
+	return errors.Join(failed, err)
+}
+
+// startAgain makes this process a new one of the same program, with the same number:
+// nobody has to be there to start it. It returns only if that cannot be.
+func startAgain() error {
+	if err := syscall.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
+		return fmt.Errorf("the folder can be written again, restart the gateway: %w", err)
+	}
+	return nil
 }
 
 // reloadable is what untilEnd needs of a gateway.
@@ -142,7 +161,11 @@ func untilEnd(ctx context.Context, g reloadable, log *slog.Logger, hangup <-chan
 		case <-hangup:
 			failed = takeOver(ctx, g, log, reload)
 		}
-		if failed != nil {
+		switch {
+		case errors.Is(failed, gateway.ErrDiskBack):
+			log.Info("starting again: the folder of the store can be written again")
+			return failed
+		case failed != nil:
 			log.Error("stopping: a part has failed", "error", failed)
 			return failed
 		}

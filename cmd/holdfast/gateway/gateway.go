@@ -49,16 +49,19 @@ type Gateway struct {
 	version string
 
 	store *storage.Store
-	// volatile is why the store is in memory; nil if it is on disk.
-	volatile error
-	broker   *edge.Server
-	users    *edge.Users
-	bridges  bridges
-	plans    plans
-	local    *local
-	modems   []*modem.Modem
-	console  *console.Server
-	clock    *clock
+	// volatile is why the store is in memory; nil if it is on disk. lookAgain is how
+	// often the gateway looks then whether it could be.
+	volatile  error
+	lookAgain time.Duration
+
+	broker  *edge.Server
+	users   *edge.Users
+	bridges bridges
+	plans   plans
+	local   *local
+	modems  []*modem.Modem
+	console *console.Server
+	clock   *clock
 
 	addresses []net.Addr // of the broker's listeners
 
@@ -189,6 +192,9 @@ func (g *Gateway) run() {
 	g.bridgesCtx, g.stopBridges = context.WithCancel(context.Background())
 	g.bridging.Go(func() { g.noteTime(g.bridgesCtx) })
 	g.bridging.Go(func() { g.keepPlans(g.bridgesCtx) })
+	if g.volatile != nil {
+		g.bridging.Go(func() { g.awaitDisk(g.bridgesCtx) })
+	}
 	for _, b := range g.bridges.now().parts {
 		g.runBridge(b)
 	}

@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"context"
 	"errors"
+	"time"
 
 	"holdfast/configs"
 	"holdfast/storage"
@@ -17,10 +19,45 @@ func (g *Gateway) openStore() error {
 		return err
 	}
 	g.volatile = err
-	g.log.Error("nothing can be stored: the gateway runs from memory; QoS 0 flows, QoS 1 is acknowledged when those who are to get it have acknowledged it, QoS 2 and retained messages are delivered and not acknowledged; mend the disk and restart", "error", err)
+	g.log.Error("nothing can be stored: the gateway runs from memory; QoS 0 flows, QoS 1 is acknowledged when those who are to get it have acknowledged it, QoS 2 and retained messages are delivered and not acknowledged; mend the disk, and the gateway starts again with it", "error", err)
+	g.lookAgain = lookEvery
+	if storage.Writable(o.Dir) == nil {
+		g.lookAgain = lookSeldom
+	}
 	o.Volatile = true
 	g.store, err = storage.OpenMemory(o)
 	return err
+}
+
+// ErrDiskBack is what Failed delivers when the gateway runs from memory, and the
+// folder can be written again: with a start it would have its disk. What it has in
+// memory was promised to nobody.
+var ErrDiskBack = errors.New("the folder can be written again")
+
+const (
+	// lookEvery is how often a gateway that runs from memory looks for its disk.
+	lookEvery = 10 * time.Second
+	// lookSeldom is how often if the store did not open although the folder can be
+	// written, as with a card that cannot be read: each try costs every connection.
+	lookSeldom = 30 * time.Minute
+)
+
+// awaitDisk reports a disk that is back, until ctx ends.
+func (g *Gateway) awaitDisk(ctx context.Context) {
+	dir := storeOptions(g.cfg, g.log).Dir
+	tick := time.NewTicker(g.lookAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if storage.Writable(dir) == nil {
+			g.mustNotEnd(ctx, "storage", ErrDiskBack)
+			return
+		}
+	}
 }
 
 func syncMode(s string) storage.Sync {

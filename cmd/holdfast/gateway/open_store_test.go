@@ -28,7 +28,7 @@ func TestAGatewayWithoutADiskRunsAndTells(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.store.Close()
-	if st := g.storage(); st.Mode != "memory" || !strings.Contains(st.Reason, "restart the gateway") || !errors.Is(g.volatile, storage.ErrUnwritable) {
+	if st := g.storage(); st.Mode != "memory" || !strings.Contains(st.Reason, "starts again") || !errors.Is(g.volatile, storage.ErrUnwritable) {
 		t.Fatalf("%+v", st)
 	}
 	s := &sink{store: g.store, bridges: new(bridges)}

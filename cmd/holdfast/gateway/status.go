@@ -179,7 +179,7 @@ func (g *Gateway) storage() StorageStatus {
 	out.Mode, out.Sync = "disk", g.cfg.Storage.Sync
 	out.Direct, out.Commits, out.Pending = st.Direct, st.Commits, st.Pending
 	if g.volatile != nil {
-		out.Mode, out.Reason = "memory", g.volatile.Error()+"; mend that, and restart the gateway"
+		out.Mode, out.Reason = "memory", g.volatile.Error()+"; mend that, and the gateway starts again with its disk"
 	}
 	if st.Failed != nil {
 		out.Failed = st.Failed.Error()
