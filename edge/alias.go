@@ -56,66 +56,105 @@ func (h *heardAliases) resolve(topic string, alias uint16) (string, error) {
 	return topic, nil
 }
 
-// toldAliases are the topic aliases that were told to a client in one of the
-// two streams of packets to it: what publishers append, and what is taken from
-// the session by who writes. Each stream has its own numbers, since packets of one
-// may overtake those of the other on their way to the socket.
+// toldAliases are the topic aliases that were told to a client. What publishers
+// append to out and what is taken from the session are two streams of packets; the
+// aliases are the same in both. On their way to the socket a packet of the session
+// may overtake what is in out since that was taken last, never the other way round.
+// So the session uses an alias alone when the packet that has set it is before its
+// own, and until then sets it once more. Guarded by conn.mu.
 type toldAliases struct {
 	next, last uint16
-	byTopic    map[string]uint16
-	scratch    packet.Properties
+	byTopic    map[string]toldAlias
+	// takes counts how often out was taken to be written.
+	takes   uint64
+	scratch [2]packet.Properties // by stream; only who has the pen uses the session's
 }
 
-// newToldAliases has the numbers from first to last; nil if there are none.
-func newToldAliases(first, last uint16) *toldAliases {
-	if last < first {
+type toldAlias struct {
+	number uint16
+	// from is the count of takes from which on the client knows it before any
+	// packet of the session.
+	from uint64
+}
+
+// stream is a way of PUBLISH packets to a client.
+type stream byte
+
+const (
+	fromPublishers stream = iota // to out, with conn.mu
+	fromSession                  // by who has the pen, without conn.mu
+)
+
+// newToldAliases has room for most topics; nil if that is 0.
+func newToldAliases(most uint16) *toldAliases {
+	if most == 0 {
 		return nil
 	}
-	return &toldAliases{next: first, last: last, byTopic: make(map[string]uint16)}
+	return &toldAliases{next: 1, last: most, byTopic: make(map[string]toldAlias)}
 }
 
 // use returns the alias of a topic, 0 if there is none, and whether the client
 // knows it already.
-func (a *toldAliases) use(topic string) (alias uint16, known bool) {
-	if a == nil || len(topic) < minAliasedTopic || len(topic) > maxAliasedTopic {
+func (a *toldAliases) use(topic string, s stream) (alias uint16, known bool) {
+	if told, ok := a.byTopic[topic]; ok {
+		return told.number, s == fromPublishers || told.from <= a.takes
+	}
+	if a.next > a.last {
 		return 0, false
 	}
-	if alias, known = a.byTopic[topic]; known || a.next > a.last {
-		return alias, known
+	told := toldAlias{number: a.next, from: a.takes}
+	if s == fromPublishers {
+		told.from++
 	}
-	alias = a.next
 	a.next++
-	a.byTopic[topic] = alias
-	return alias, false
+	a.byTopic[topic] = told
+	return told.number, false
+}
+
+// alias is use for the connection's own, if it has any.
+func (c *conn) alias(topic string, s stream) (alias uint16, known bool) {
+	if c.aliases == nil || len(topic) < minAliasedTopic || len(topic) > maxAliasedTopic {
+		return 0, false
+	}
+	if s == fromSession {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+	}
+	return c.aliases.use(topic, s)
 }
 
 // appendPublish appends p, whose topic is the same as topic, as this client
 // takes it. ok is false if it is larger than the client takes: nothing is
 // appended, and it counts as sent [MQTT-3.1.2-25].
-func (c *conn) appendPublish(dst []byte, p *packet.Publish, topic string, a *toldAliases) (out []byte, ok bool, err error) {
+func (c *conn) appendPublish(dst []byte, p *packet.Publish, topic string, s stream) (out []byte, ok bool, err error) {
+	aliased := true
 	if c.maxPacket > 0 {
-		switch size := p.Size(c.version); {
-		case !c.takes(size):
+		size := p.Size(c.version)
+		if !c.takes(size) {
 			c.srv.stats.droppedTooLarge.Add(1)
 			return dst, false, nil
-		case !c.takes(size + aliasCost):
-			a = nil
 		}
+		aliased = c.takes(size + aliasCost)
 	}
-	alias, known := a.use(topic)
+	var alias uint16
+	var known bool
+	if aliased {
+		alias, known = c.alias(topic, s)
+	}
 	if alias == 0 {
 		out, err = p.Append(dst, c.version)
 		return out, err == nil, err
 	}
-	a.scratch = packet.Properties{}
+	scratch := &c.aliases.scratch[s]
+	*scratch = packet.Properties{}
 	if p.Properties != nil {
-		a.scratch = *p.Properties
+		*scratch = *p.Properties
 	}
-	a.scratch.TopicAlias = alias
-	aliased := *p
-	if aliased.Properties = &a.scratch; known {
-		aliased.Topic = nil
+	scratch.TopicAlias = alias
+	short := *p
+	if short.Properties = scratch; known {
+		short.Topic = nil
 	}
-	out, err = aliased.Append(dst, c.version)
+	out, err = short.Append(dst, c.version)
 	return out, err == nil, err
 }

@@ -30,9 +30,10 @@ type conn struct {
 	username  string
 	keepAlive time.Duration // the read deadline, 1.5 times what the client said; 0 is none
 	bridge    bool
-	expiry    uint32 // the Session Expiry Interval in seconds
-	window    int    // how many QoS 1 and 2 messages the client takes at a time
-	maxPacket int    // the client's Maximum Packet Size in bytes; 0 is none
+	expiry    uint32       // the Session Expiry Interval in seconds
+	window    int          // how many QoS 1 and 2 messages the client takes at a time
+	maxPacket int          // the client's Maximum Packet Size in bytes; 0 is none
+	aliases   *toldAliases // nil if the client takes none; what is in it is guarded by mu
 	sess      *session
 
 	// login is who was let in, without the password; nil before. rights are what
@@ -69,9 +70,6 @@ type conn struct {
 	// withheld are items that the client may not have; see withhold. It is used in
 	// the same way, except for its atomic fields.
 	withheld withheld
-	// queueAliases are for what is taken from the session; only who has the pen
-	// uses them. nil if the client takes none.
-	queueAliases *toldAliases
 	// taken is what is being written, and written how much of it is. later: there is
 	// more to come from the disk. The same goroutines use them.
 	taken   []byte
@@ -91,7 +89,6 @@ type conn struct {
 	out         []byte        // what is to be written next; guarded by mu
 	acks        ackQueue      // guarded by mu
 	receiving   receiveWindow // guarded by mu
-	liveAliases *toldAliases  // for what publishers append to out; guarded by mu
 	started     bool          // CONNACK is in out: anything may follow; guarded by mu
 	subscribing int           // SUBACKs that are to come before queued messages; guarded by mu
 	closing     bool          // guarded by mu

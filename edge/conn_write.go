@@ -139,6 +139,9 @@ func (c *conn) gather(may bool) bool {
 	}
 	c.mu.Lock()
 	c.taken, c.out = c.out, c.taken[:0]
+	if c.aliases != nil {
+		c.aliases.takes++
+	}
 	closing, mayFill := c.closing, c.started && c.subscribing == 0
 	c.mu.Unlock()
 	c.relieve()
@@ -261,7 +264,7 @@ func (c *conn) sendPublishQoS0(p *packet.Publish, topic string, by *conn) {
 		c.srv.stats.droppedQoS0.Add(1)
 		return
 	}
-	out, ok, err := c.appendPublish(c.out, p, topic, c.liveAliases)
+	out, ok, err := c.appendPublish(c.out, p, topic, fromPublishers)
 	if err == nil {
 		c.out = out
 	}

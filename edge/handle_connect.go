@@ -151,10 +151,7 @@ func (c *conn) takeLimits(p *packet.Connect) {
 			c.window = min(c.window, int(a.ReceiveMaximum)) // [MQTT-3.3.4-9]
 		}
 		c.maxPacket = int(min(a.MaximumPacketSize, packet.MaxRemaining+5))
-		if n := min(a.TopicAliasMaximum, maxAliases); n > 0 {
-			c.liveAliases = newToldAliases(1, (n+1)/2)
-			c.queueAliases = newToldAliases((n+1)/2+1, n)
-		}
+		c.aliases = newToldAliases(min(a.TopicAliasMaximum, maxAliases))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 
 	"holdfast"
@@ -118,7 +119,7 @@ func TestConnectsOfMQTT5ThatAreRefused(t *testing.T) {
 	}{
 		"enhanced authentication [MQTT-4.12.0-1]": {with5(packet.Properties{AuthenticationMethod: "GS2-KRB5"}), packet.BadAuthenticationMethod},
 		"a client identifier that is too long":    {func(p *packet.Connect) { p.ClientID = strings.Repeat("x", 2000) }, packet.ClientIdentifierNotValid},
-		"a will topic with too many levels":       {withWill(strings.Repeat("/", 200), "", 0, false), packet.QuotaExceeded},
+		"a will topic with too many levels":       {withWill(strings.Repeat("/", 201), "", 0, false), packet.QuotaExceeded},
 		"one session too many":                    {lasting(1), packet.QuotaExceeded},
 	}
 	for name, tc := range refused {
@@ -205,7 +206,7 @@ func TestPacketsThatEndAConnectionOfMQTT5(t *testing.T) {
 		"a remaining length not in its shortest form":          {"\x30\x84\x00\x00\x01a\x00", packet.MalformedPacket},
 		"packet type 0":                                        {"\x00\x00", packet.MalformedPacket},
 		"a packet over our maximum [MQTT-3.2.2-15]":            {"\x30\x81\x80\x40", packet.PacketTooLarge},
-		"a topic of too many levels":                           {"\x30\xcb\x01\x00\xc8" + strings.Repeat("/", 200) + "\x00", packet.QuotaExceeded},
+		"a topic of too many levels":                           {"\x30\xcc\x01\x00\xc9" + strings.Repeat("/", 201) + "\x00", packet.QuotaExceeded},
 		"DISCONNECT that gives a session without expiry a one": {"\xe0\x07\x00\x05\x11\x00\x00\x00\x01", packet.ProtocolError},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -729,10 +730,66 @@ func TestTopicAliasesTowardsAClient(t *testing.T) {
 				s.ack(packet.PUBACK, got.PacketID)
 			}
 		}
-		if (short > 0) != (most > 0) {
-			t.Errorf("with a maximum of %d %d packets had an alias alone [MQTT-3.1.2-27]", most, short)
+		// Each of six topics comes ten times, at first with its name.
+		if want := 9 * int(most); short != want {
+			t.Errorf("with a maximum of %d %d packets had an alias alone, want %d [MQTT-3.1.2-27]", most, short, want)
 		}
 		s.disconnect()
+	}
+}
+
+// TestTopicAliasesHoldInAFlood: packets of QoS 0 and of QoS 1 go to the client on two
+// ways, with the same aliases.
+func TestTopicAliasesHoldInAFlood(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, newFakeDisk())
+	s := b.connect("sub", with5(packet.Properties{TopicAliasMaximum: 8, ReceiveMaximum: 1000}))
+	s.subscribe5(1, holdfast.Subscription{Filter: "flood/#", QoS: 1})
+	const each = 500
+	var all sync.WaitGroup
+	for qos := range byte(2) {
+		for range 2 {
+			p := b.connect("", v5)
+			all.Go(func() {
+				for i := range each {
+					topic := fmt.Sprintf("flood/%d", i%10)
+					p.publish(topic, topic, qos, uint16(i+1)*uint16(qos))
+				}
+				for i := range each * int(qos) {
+					p.expectAck(packet.PUBACK, uint16(i+1))
+				}
+			})
+		}
+	}
+	known := map[uint16]string{}
+	short := 0
+	for acks := 0; acks < 2*each; {
+		h, body, err := s.next()
+		var got packet.Publish
+		if err == nil {
+			err = got.Decode(h.Flags, body, packet.V5)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := string(got.Topic)
+		if got.Properties != nil {
+			if name == "" {
+				name, short = known[got.Properties.TopicAlias], short+1
+			}
+			known[got.Properties.TopicAlias] = name
+		}
+		if name != string(got.Payload) {
+			t.Fatalf("topic %q, want %q", name, got.Payload)
+		}
+		if got.QoS == 1 {
+			acks++
+			s.ack(packet.PUBACK, got.PacketID)
+		}
+	}
+	all.Wait()
+	if short == 0 {
+		t.Error("no packet had an alias alone")
 	}
 }
 
@@ -744,8 +801,8 @@ func TestAnAliasKeepsToTheMaximumPacketSize(t *testing.T) { // [MQTT-3.1.2-24]
 				Message: holdfast.Properties{ContentType: strings.Repeat("c", property)}}}
 			c := &conn{version: packet.V5}
 			for spare := range 6 {
-				c.maxPacket = p.Size(packet.V5) + spare
-				out, ok, err := c.appendPublish(nil, &p, topic, newToldAliases(1, 1))
+				c.maxPacket, c.aliases = p.Size(packet.V5)+spare, newToldAliases(1)
+				out, ok, err := c.appendPublish(nil, &p, topic, fromPublishers)
 				if err != nil || !ok || len(out) > c.maxPacket {
 					t.Fatalf("%d bytes where the client takes %d, error %v", len(out), c.maxPacket, err)
 				}

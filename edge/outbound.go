@@ -100,7 +100,7 @@ func (c *conn) appendItem(buf []byte, it holdfast.Item, pid uint16) ([]byte, boo
 		properties.SubscriptionIdentifiers = it.Msg.Properties.SubscriptionIDs
 		p.Properties = &properties
 	}
-	return c.appendPublish(buf, &p, it.Msg.Topic, c.queueAliases)
+	return c.appendPublish(buf, &p, it.Msg.Topic, fromSession)
 }
 
 func (s *session) windowOpen(limit int) bool {

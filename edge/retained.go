@@ -305,7 +305,7 @@ func (c *conn) appendRetained(buf []byte, w wanted) []byte {
 		properties.SubscriptionIdentifiers = w.ids
 		p.Properties = &properties
 	}
-	out, ok, err := c.appendPublish(buf, &p, w.topic, c.queueAliases)
+	out, ok, err := c.appendPublish(buf, &p, w.topic, fromSession)
 	if err != nil || !ok {
 		return buf
 	}

@@ -82,6 +82,21 @@ var mqtt5 = []story{
 		c.receive("alias/b", "3", 0)
 		c.receive("alias/b", "4", 0)
 	}},
+	{"one topic alias towards a client is used at every QoS [MQTT-3.1.2-26]", "MQTT-3.1.2-26, which lets a server use none", func(s *script) {
+		c := s.connect(v5, "c", func(c *packet.Connect) { c.Properties = &packet.Properties{TopicAliasMaximum: 1} })
+		c.sub("towards", 2)
+		p := s.connect(v5, "p")
+		for qos := range byte(3) {
+			p.deliver("towards", "x", qos, uint16(qos))
+			name := "towards"
+			if qos > 0 {
+				name = ""
+			}
+			if m := c.receive(name, "x", qos); m.Properties == nil || m.Properties.TopicAlias != 1 {
+				leave("%+v", m.Properties)
+			}
+		}
+	}},
 	{"the Receive Maximum of a client is kept [MQTT-3.3.4-9]", "MQTT-3.3.4-9, with max_inflight_messages 0", func(s *script) {
 		c := s.connect(v5, "c", func(c *packet.Connect) { c.Properties = &packet.Properties{ReceiveMaximum: 2} })
 		c.sub("window", 1)
