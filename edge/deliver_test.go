@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast"
 	"holdfast/edge/packet"
 )
 
@@ -251,4 +252,48 @@ func TestRetainedMessages(t *testing.T) {
 		s.expectPublish("a", "3", 0)
 		s.expectNothing()
 	})
+}
+
+// TestAnAcknowledgementOfAnotherKindEndsTheConnection: it could never settle the
+// message, which would take its place in the window for ever.
+func TestAnAcknowledgementOfAnotherKindEndsTheConnection(t *testing.T) {
+	b := startBroker(t, newFakeDisk())
+	p := b.connect("pub", v5)
+	for _, v := range []packet.Version{packet.V311, packet.V5} {
+		for _, wrong := range []struct {
+			qos     byte
+			answers []packet.Type // the last one is wrong
+		}{
+			{1, []packet.Type{packet.PUBREC}},
+			{1, []packet.Type{packet.PUBCOMP}},
+			{2, []packet.Type{packet.PUBACK}},
+			{2, []packet.Type{packet.PUBCOMP}},
+			{2, []packet.Type{packet.PUBREC, packet.PUBACK}},
+		} {
+			c := b.connect("c", func(c *packet.Connect) { c.Version = v })
+			sub := packet.Subscribe{PacketID: 1, Filters: []holdfast.Subscription{{Filter: "a", QoS: 2}}}
+			c.send(sub.Append(nil, v))
+			c.expect(packet.SUBACK)
+			p.publish("a", "x", wrong.qos, 1)
+			if wrong.qos == 1 {
+				p.expectAck(packet.PUBACK, 1)
+			} else {
+				p.expectAck(packet.PUBREC, 1)
+				p.ack(packet.PUBREL, 1)
+				p.expectAck(packet.PUBCOMP, 1)
+			}
+			m := c.expectPublish("a", "x", wrong.qos)
+			for i, answer := range wrong.answers {
+				if i > 0 {
+					c.expectAck(packet.PUBREL, m.PacketID)
+				}
+				c.ack(answer, m.PacketID)
+			}
+			if v == packet.V5 {
+				c.expectDisconnect(packet.ProtocolError)
+			} else {
+				c.expectEnd()
+			}
+		}
+	}
 }

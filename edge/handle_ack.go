@@ -13,8 +13,7 @@ func (c *conn) handlePuback(body []byte) error {
 	if err := a.Decode(body, c.version); err != nil {
 		return err
 	}
-	c.sess.acknowledged(a.PacketID, 1)
-	return nil
+	return c.sess.acknowledged(packet.PUBACK, a.PacketID)
 }
 
 // handlePubrec: the client has the QoS 2 message. PUBREL is sent when that is on
@@ -26,16 +25,17 @@ func (c *conn) handlePubrec(body []byte) error {
 	if err := a.Decode(body, c.version); err != nil {
 		return err
 	}
-	if a.Code.Failed() {
+	id, state, err := c.sess.pubrec(a.PacketID, a.Code.Failed())
+	switch {
+	case err != nil:
+		return err
+	case a.Code.Failed():
 		c.sess.refused(a.PacketID)
-		return nil
-	}
-	switch id, state := c.sess.pubrec(a.PacketID); state {
-	case outSent:
+	case state == outSent:
 		c.release(a.PacketID, id)
-	case outReleased:
+	case state == outReleased:
 		c.sendAck(packet.PUBREL, a.PacketID, packet.Success)
-	case outUnknown:
+	case state == outUnknown:
 		c.sendAck(packet.PUBREL, a.PacketID, packet.PacketIdentifierNotFound)
 	}
 	return nil
@@ -47,8 +47,7 @@ func (c *conn) handlePubcomp(body []byte) error {
 	if err := a.Decode(body, c.version); err != nil {
 		return err
 	}
-	c.sess.acknowledged(a.PacketID, 2)
-	return nil
+	return c.sess.acknowledged(packet.PUBCOMP, a.PacketID)
 }
 
 // handlePubrel ends a QoS 2 message from this client. PUBCOMP is sent when the

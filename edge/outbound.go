@@ -133,19 +133,20 @@ func (s *session) wasReleased(id holdfast.ItemID) bool {
 	return s.releasedBefore[id.Position()]
 }
 
-// pubrec notes a PUBREC and returns in which state the message was before.
-func (s *session) pubrec(pid uint16) (holdfast.ItemID, outboundState) {
+// pubrec notes a PUBREC and returns in which state the message was before. One that
+// refuses the message changes nothing.
+func (s *session) pubrec(pid uint16, refuses bool) (holdfast.ItemID, outboundState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.inflight[pid]
-	if o == nil || o.qos != 2 {
-		return 0, outUnknown
+	if err := o.answers(packet.PUBREC); err != nil || o == nil {
+		return 0, outUnknown, err
 	}
 	was := o.state
-	if was == outSent {
+	if was == outSent && !refuses {
 		o.state = outReleasing
 	}
-	return o.id, was
+	return o.id, was, nil
 }
 
 // release makes PUBREC durable and then sends PUBREL: after PUBREL the client
@@ -174,14 +175,26 @@ func (s *session) releaseDone(pid uint16, id holdfast.ItemID) {
 	}
 }
 
-// acknowledged settles a packet identifier: PUBACK for QoS 1, PUBCOMP for QoS 2.
-// One that was not asked for is ignored: it may answer an earlier connection.
-func (s *session) acknowledged(pid uint16, qos byte) {
+// answers tells what is wrong with an acknowledgement that does not belong to the
+// QoS of the message, or comes before its turn (MQTT 5, 4.3): a client that means
+// another message by it can never settle this one. One for nothing in flight is no
+// fault: the message may have been settled. s.mu is held.
+func (o *outbound) answers(t packet.Type) error {
+	switch {
+	case o == nil, t == packet.PUBACK && o.qos == 1, t == packet.PUBREC && o.qos == 2,
+		t == packet.PUBCOMP && o.qos == 2 && o.state != outSent:
+		return nil
+	}
+	return &packet.Error{Code: packet.ProtocolError, Text: fmt.Sprintf("%v is no answer to a PUBLISH with QoS %d (MQTT 5, 4.3)", t, o.qos)}
+}
+
+// acknowledged settles a packet identifier with PUBACK or PUBCOMP.
+func (s *session) acknowledged(t packet.Type, pid uint16) error {
 	s.mu.Lock()
 	o := s.inflight[pid]
-	if o == nil || o.qos != qos || (qos == 2 && o.state != outReleased) {
+	if err := o.answers(t); err != nil || o == nil || o.qos == 2 && o.state != outReleased {
 		s.mu.Unlock()
-		return
+		return err
 	}
 	delete(s.inflight, pid)
 	delete(s.releasedBefore, o.id.Position())
@@ -191,6 +204,7 @@ func (s *session) acknowledged(pid uint16, qos byte) {
 		c.relieve()
 		c.signal() // the window has room again
 	}
+	return nil
 }
 
 // refused settles a message that the client will not have, or cannot: it refused

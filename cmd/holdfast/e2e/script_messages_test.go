@@ -69,6 +69,28 @@ var messages = []story{
 		c.publish("$x/dollar", "x", 0, 0)
 		c.nothing()
 	}},
+	{"what answers another QoS ends the connection (MQTT 5, 4.3)", "", func(s *script) {
+		for _, wrong := range []struct {
+			qos     byte
+			answers []packet.Type
+		}{
+			{1, []packet.Type{packet.PUBREC}}, {1, []packet.Type{packet.PUBCOMP}},
+			{2, []packet.Type{packet.PUBACK}}, {2, []packet.Type{packet.PUBCOMP}}, {2, []packet.Type{packet.PUBREC, packet.PUBACK}},
+		} {
+			c, p := s.connect(v3, "c"), s.connect(v3, "p")
+			c.sub("wrong", 2)
+			p.deliver("wrong", "x", wrong.qos, 1)
+			m := c.receiveOnly("wrong", "x", wrong.qos)
+			for i, answer := range wrong.answers {
+				if i > 0 {
+					c.expectAck(packet.PUBREL, m.PacketID)
+				}
+				c.ack(answer, m.PacketID)
+			}
+			c.ends()
+			p.bye()
+		}
+	}},
 	{"an unsubscribed filter brings nothing", "", func(s *script) {
 		c := s.connect(v3, "c")
 		c.sub("un/a", 0)
