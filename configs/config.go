@@ -351,7 +351,7 @@ func Default() *Config {
 			MaxRetainedWaiting: 200_000,
 			MaxShares:          1000,
 			MaxRetainedBytes:   64 * MiB,
-			MaxTopicLevels:     128,
+			MaxTopicLevels:     201,
 			ConnectTimeout:     10 * time.Second,
 		},
 		Listeners: []Listener{{Address: "127.0.0.1:1883", Transport: "tcp", Origins: "*"}},

@@ -41,7 +41,7 @@ func TestPacketsThatEndTheirConnection(t *testing.T) {
 		"a server's packet":                "\x20\x02\x00\x00",
 		"a packet over the maximum":        "\x30\x81\x80\x40",
 		"AUTH on 3.1.1":                    "\xf0\x00",
-		"a topic of too many levels":       "\x30\xca\x01\x00\xc8" + strings.Repeat("/", 200),
+		"a topic of too many levels":       "\x30\xcb\x01\x00\xc9" + strings.Repeat("/", 201),
 		"DISCONNECT with a body on 3.1.1":  "\xe0\x01\x00",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -96,8 +96,8 @@ type Limits struct {
 	// MaxRetained). Beyond it the client is disconnected that has taken none for the
 	// longest time.
 	MaxRetainedWaiting int
-	// MaxTopicLevels bounds the levels of a topic name or filter (128); more
-	// end the connection.
+	// MaxTopicLevels bounds the levels of a topic name or filter (201, what
+	// mosquitto takes); more end the connection.
 	MaxTopicLevels int
 }
 
@@ -121,7 +121,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.MaxSubscriptions, 1000)
 	def(&l.MaxRetained, 100_000)
 	def(&l.MaxRetainedBytes, 64<<20)
-	def(&l.MaxTopicLevels, 128)
+	def(&l.MaxTopicLevels, 201)
 	def(&l.MaxInboundQoS2, 100_000)
 	def(&l.MaxShares, 1000)
 	def(&l.MaxRetainedWaiting, 200_000)

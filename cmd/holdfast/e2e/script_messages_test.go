@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 
 	vocabulary "holdfast"
 	"holdfast/edge/packet"
@@ -68,6 +69,14 @@ var messages = []story{
 		c.sub("+/dollar", 0)
 		c.publish("$x/dollar", "x", 0, 0)
 		c.nothing()
+	}},
+	{"a topic may have 200 slashes", "", func(s *script) {
+		c := s.connect(v3, "c")
+		for _, topic := range []string{strings.Repeat("/", 200), strings.Repeat("abc/", 200) + "d"} {
+			c.sub(topic, 1)
+			c.publish(topic, "x", 0, 0)
+			c.receive(topic, "x", 0)
+		}
 	}},
 	{"what answers another QoS ends the connection (MQTT 5, 4.3)", "", func(s *script) {
 		for _, wrong := range []struct {
