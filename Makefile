@@ -119,7 +119,7 @@ package: ## Make the Debian packages, in ./build/package
 	GO=$(GO) scripts/package.sh amd64 arm64 armhf
 
 .PHONY: package-test
-package-test: ## Make them twice, and install, upgrade and remove one (root, debootstrap)
+package-test: ## Make them twice, install, upgrade and remove them, run the unit (root, debootstrap)
 	GO=$(GO) scripts/package-test.sh
 
 .PHONY: clean

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Makes the packages twice, from two folders, and compares them; then installs,
 # upgrades, removes and purges the one of this processor in a small Debian of its
-# own (build/debian), which comes from the mirror that this machine's apt uses.
+# own (build/debian), which comes from the mirror that this machine's apt uses. The
+# others are installed there too, with their programs in qemu-user if that is here,
+# and the unit is tried under a systemd of its own (systemd-test.sh).
 # Needs root and debootstrap. Works on the last commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,13 +44,13 @@ sbom=${deb%.deb}.cdx.json
 [ "$(grep -c '"purl": "pkg:golang/github.com/dgraph-io/badger' "$sbom")" -ge 1 ] || die "badger is not in $sbom"
 
 base=$PWD/build/debian
-if [ ! -e "$base/.complete" ]; then
+if [ ! -e "$base/.complete" ] || [ ! -x "$base/lib/systemd/systemd" ]; then
 	read -r suite mirror < <(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' 'Component: main' |
 		grep -v -e security -e updates | head -1)
 	[ -n "$mirror" ] || die "apt has no Debian mirror in its sources"
 	step "a Debian $suite in $base"
 	rm -rf "$base"
-	debootstrap --variant=minbase "$suite" "$base" "$mirror" >"$work/debootstrap.log" 2>&1 ||
+	debootstrap --variant=minbase --include=systemd "$suite" "$base" "$mirror" >"$work/debootstrap.log" 2>&1 ||
 		die "debootstrap: $(tail -5 "$work/debootstrap.log")"
 	touch "$base/.complete"
 fi
@@ -136,6 +138,38 @@ queued 5
 step "purge leaves nothing"
 in_root dpkg -P holdfast </dev/null
 for f in /usr/bin/holdfast /etc/holdfast /var/lib/holdfast /usr/share/doc/holdfast; do hasnot "$f"; done
+[ ! -L "$root/etc/systemd/system/multi-user.target.wants/holdfast.service" ] || die "it is still enabled"
 if in_root getent passwd holdfast; then die "the user is still there"; fi
 if in_root getent group holdfast; then die "the group is still there"; fi
+# installed_for ARCH DEB QEMU: QEMU is empty where it is not installed.
+installed_for() {
+	local arch=$1 deb=$2 qemu=$3 other=$work/root-$1
+	step "install for $arch"
+	cp -a "$base" "$other"
+	cp "$deb" "$other/other.deb"
+	chroot "$other" "${clean[@]}" dpkg --force-architecture -i /other.deb </dev/null
+	chroot "$other" "${clean[@]}" id holdfast | grep -q dialout || die "the user holdfast is not in dialout"
+	[ "$(dpkg-deb -f "$deb" Architecture)" = "$arch" ] || die "$deb is for $(dpkg-deb -f "$deb" Architecture)"
+	if [ -n "$qemu" ]; then
+		"$qemu" "$other/usr/bin/holdfast" version
+		"$qemu" "$other/usr/bin/holdfast" check -c "$other$config"
+	else
+		echo "the program was not run: there is no qemu for $arch (Debian: qemu-user)"
+	fi
+	chroot "$other" "${clean[@]}" dpkg -P holdfast </dev/null
+	[ ! -e "$other$config" ] || die "purge leaves $config"
+}
+for a in $archs; do
+	case $a in
+	"$arch") ;;
+	arm64) installed_for "$a" "$(ls "$work"/one.out/*_"$a".deb)" "$(command -v qemu-aarch64 || command -v qemu-aarch64-static || true)" ;;
+	armhf)
+		# The processor of the first Pi.
+		QEMU_CPU=arm1176 installed_for "$a" "$(ls "$work"/one.out/*_"$a".deb)" "$(command -v qemu-arm || command -v qemu-arm-static || true)"
+		;;
+	esac
+done
+
+cp -a "$base" "$work/systemd"
+scripts/systemd-test.sh "$work/systemd" "$deb"
 echo "package-test: all is well"
