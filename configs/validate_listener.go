@@ -186,7 +186,10 @@ func (k *checker) modems() {
 			k.fault(path+".port", "%s is taken by %s; a port has one modem", quote(m.Port), lineWords(line))
 		}
 		ports[m.Port] = k.line(path + ".port")
-		if strings.HasPrefix(m.Port, "usb:") && !usbPort.MatchString(m.Port) {
+		switch usb := strings.HasPrefix(m.Port, "usb:"); {
+		case !usb && m.Port != "" && !filepath.IsAbs(m.Port):
+			k.fault(path+".port", `%s is no serial port; write its whole name, as in "/dev/ttyUSB2", or "usb:VID:PID"; holdfast modem list prints them`, quote(m.Port))
+		case usb && !usbPort.MatchString(m.Port):
 			k.fault(path+".port", `%s is no USB port; write "usb:VID:PID" or "usb:VID:PID:SERIAL:INTERFACE", as in "usb:2c7c:6005"; holdfast modem list prints it`, quote(m.Port))
 		}
 		if pin := m.PIN.Reveal(); pin != "" && (len(pin) < 4 || len(pin) > 8 || strings.Trim(pin, "0123456789") != "") {
