@@ -11,3 +11,13 @@ func (c *Config) NeedsRestart(d *Config) bool {
 	a.Bridges, b.Bridges = nil, nil
 	return !reflect.DeepEqual(a, b)
 }
+
+// OnlyDefaults tells whether nothing is set in c but where its data and its socket
+// are, as in the configuration that comes with a package.
+func (c *Config) OnlyDefaults() bool {
+	d := *c
+	d.source = nil
+	want := Default()
+	want.Gateway.DataDir, want.Console.Socket = c.Gateway.DataDir, c.Console.Socket
+	return reflect.DeepEqual(&d, want)
+}

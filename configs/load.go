@@ -27,6 +27,11 @@ func Load(path string) (*Config, []string, error) {
 	return load(path, data, open, realOutside)
 }
 
+// Parse is Load of a text that is not in the file at path yet.
+func Parse(path string, text []byte) (*Config, []string, error) {
+	return load(path, text, false, realOutside)
+}
+
 // load is Load with everything that it takes from outside. open says that
 // every user of the machine can read the file.
 func load(path string, data []byte, open bool, world outside) (*Config, []string, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -30,16 +31,19 @@ type answers struct {
 func newInitCommand() *cobra.Command {
 	var a answers
 	var file, passwordFile, userPasswordFile string
-	var yes, force bool
+	var yes, force, tryModem bool
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Ask what a gateway needs to know, and write its configuration",
-		Long: `Ask what a gateway needs to know, write a configuration with comments, and check
-it. What is given by a flag is not asked for; with --yes nothing is.
+		Long: `Ask what a gateway needs to know, write a configuration with comments, check it,
+and try the module, if there is one, from its port to the far broker (holdfast modem
+doctor), which takes up to a few minutes. What is given by a flag is not asked for;
+with --yes nothing is.
 
 Without -c the file is /etc/holdfast/gateway.toml where the package is installed,
-and gateway.toml in this folder elsewhere. One that is there is replaced only
-with --force or after a question, and is kept beside it with .old at its end.
+and gateway.toml in this folder elsewhere. One that is there and says more than that
+of the package is replaced only with --force or after a question. It is kept beside
+the new one with .old at its end.
 Only its owner and its group can read the file, since it may have a password in it.`,
 		Example: `  holdfast init
   holdfast init --yes -c gateway.toml --id barn-7 --upstream tcp://broker.example:1883 --topic 'sensors/#'`,
@@ -63,7 +67,7 @@ Only its owner and its group can read the file, since it may have a password in 
 			if f, ok := cmd.InOrStdin().(*os.File); ok {
 				q.terminal = f
 			}
-			return initialize(cmd, q, &a, file, force)
+			return initialize(cmd, q, &a, file, force, tryModem)
 		},
 	}
 	f := cmd.Flags()
@@ -80,6 +84,7 @@ Only its owner and its group can read the file, since it may have a password in 
 	f.StringVar(&a.apn, "apn", "", "access point of the SIM's operator (default: what the module has)")
 	f.BoolVarP(&yes, "yes", "y", false, "ask nothing: take the flags and the defaults")
 	f.BoolVar(&force, "force", false, "replace a file that is there")
+	f.BoolVar(&tryModem, "doctor", true, "try the module at the end")
 	return cmd
 }
 
@@ -115,20 +120,23 @@ func newConfigFile(stat func(string) (os.FileInfo, error)) string {
 	return "gateway.toml"
 }
 
-func initialize(cmd *cobra.Command, q *questions, a *answers, file string, force bool) error {
+func initialize(cmd *cobra.Command, q *questions, a *answers, file string, force, tryModem bool) error {
 	out := cmd.OutOrStdout()
 	if _, err := os.Stat(file); err == nil {
+		old, _, err := configs.Load(file)
+		// That of the package may be replaced: it says nothing that is not the default.
+		force = force || err == nil && old.OnlyDefaults()
 		if !force && !q.yesNo("replace", file+" is there already. Replace it (it is kept as "+file+".old)?", false) {
 			return fmt.Errorf("%s is there already and stays as it is; give --force to replace it, or another file with -c", file)
 		}
 		// Its data stay where they are.
-		if old, _, err := configs.Load(file); err == nil {
+		if err == nil {
 			a.dataDir, a.socket = old.Gateway.DataDir, old.Console.Socket
 		}
 	} else if file == installedConfig {
 		a.dataDir, a.socket = "/var/lib/holdfast", "/run/holdfast/holdfast.sock"
 	}
-	if err := a.ask(q, out); err != nil {
+	if err := a.ask(q, file); err != nil {
 		return err
 	}
 	if err := writeConfig(file, a.config()); err != nil {
@@ -138,6 +146,14 @@ func initialize(cmd *cobra.Command, q *questions, a *answers, file string, force
 	if err := checkFile(out, cmd.ErrOrStderr(), file); err != nil {
 		return err
 	}
+	if a.modem != "" && tryModem && q.yesNo("doctor", "Try the module now, from its port to the far broker (up to a few minutes)?", true) {
+		fmt.Fprintln(out, "\nTrying the module ...")
+		f := modemFlags{file: file}
+		if err := f.doctor(cmd, []string{"lte"}); err != nil {
+			// The configuration stands: a SIM or an antenna may come later.
+			fmt.Fprintf(out, "\nWhen that is put right, try again with a gateway that is stopped: holdfast modem doctor -c %s\n", file)
+		}
+	}
 	if file == installedConfig {
 		fmt.Fprint(out, "\nNext:\n  sudo systemctl restart holdfast\n  sudo holdfast status\n")
 	} else {
@@ -146,12 +162,22 @@ func initialize(cmd *cobra.Command, q *questions, a *answers, file string, force
 	return nil
 }
 
-// ask completes the answers.
-func (a *answers) ask(q *questions, out io.Writer) error {
-	a.id = q.text("id", "Name of this gateway (empty: the board's own)", a.id)
+// ask completes the answers for a configuration in file. What somebody has typed and
+// makes no configuration is asked for again.
+func (a *answers) ask(q *questions, file string) error {
+	makes := func(key string, put func(a *answers, s string)) func(string) error {
+		return func(s string) error {
+			b := *a
+			put(&b, s)
+			return faultOf(file, b.config(), key)
+		}
+	}
+	a.id = q.text("id", "Name of this gateway (empty: the board's own)", a.id,
+		makes("gateway.id", func(a *answers, s string) { a.id = s }))
 	a.lan = q.yesNo("lan", "Devices without a password may connect from the whole network (no: from this board only)?", a.lan)
 	if !a.lan {
-		a.user = q.text("user", "User name for devices in the network, with a password (empty: this board only)", a.user)
+		a.user = q.text("user", "User name for devices in the network, with a password (empty: this board only)", a.user,
+			makes("access.user.name", func(a *answers, s string) { a.user = s }))
 		if a.user != "" && a.userHash == "" {
 			if err := a.setUserPassword(q.secret("user-password-file", "Their password", "")); err != nil {
 				return err
@@ -164,29 +190,55 @@ func (a *answers) ask(q *questions, out io.Writer) error {
 	case a.user != "" && a.userHash == "":
 		return usageError{errors.New("a user needs a password: give --user-password-file too")}
 	}
-	a.upstream = q.text("upstream", "Far broker, as in tcp://broker.example:1883 (empty: none)", a.upstream)
+	a.upstream = q.text("upstream", "Far broker, as in tcp://broker.example:1883 (empty: none)", a.upstream,
+		makes("bridge.upstream.url", func(a *answers, s string) { a.upstream = s }))
 	if a.upstream != "" {
-		a.username = q.text("username", "User name there (empty: none)", a.username)
-		if a.username != "" {
-			a.password = q.secret("password-file", "Password there", a.password)
-		}
-		a.topics = strings.FieldsFunc(q.text("topic", "Topics to send there, with spaces between them", strings.Join(a.topics, " ")), func(r rune) bool { return r == ' ' || r == ',' })
-		a.modem = q.text("modem", `Serial port of an LTE module, or "auto" to look for one (empty: none)`, a.modem)
-	}
-	if a.modem == "auto" {
-		fmt.Fprintln(out, "Looking for a module that answers AT ...")
-		port, err := findModem(serialPorts(), answersAT)
-		if err != nil {
+		if err := a.askUpstream(q, makes); err != nil {
 			return err
 		}
-		fmt.Fprintln(out, "There is one on", port)
-		a.modem = lastingName(port)
+	}
+	if a.modem != "" && a.upstream == "" {
+		return usageError{errors.New("a module needs a far broker to connect to: give --upstream too")}
+	}
+	return nil
+}
+
+// askUpstream asks for what belongs to a far broker.
+func (a *answers) askUpstream(q *questions, makes func(key string, put func(a *answers, s string)) func(string) error) error {
+	a.username = q.text("username", "User name there (empty: none)", a.username, nil)
+	if a.username != "" {
+		a.password = q.secret("password-file", "Password there", a.password)
+	}
+	split := func(a *answers, s string) {
+		a.topics = strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' })
+	}
+	split(a, q.text("topic", "Topics to send there, with spaces between them", strings.Join(a.topics, " "), makes("bridge.route.topic", split)))
+
+	found := ""
+	look := func() (err error) {
+		fmt.Fprintln(q.out, "Looking for a module that answers AT ...")
+		if found, err = findModem(serialPorts(), answersAT); err == nil {
+			fmt.Fprintln(q.out, "There is one on", found)
+		}
+		return err
+	}
+	isPort := makes("modem.port", func(a *answers, s string) { a.modem = s })
+	a.modem = q.text("modem", `Serial port of an LTE module, or "auto" to look for one (empty: none)`, a.modem, func(s string) error {
+		if s == "auto" {
+			return look()
+		}
+		return isPort(s)
+	})
+	if a.modem == "auto" {
+		if found == "" {
+			if err := look(); err != nil {
+				return err
+			}
+		}
+		a.modem = lastingName(found)
 	}
 	if a.modem != "" {
-		a.apn = q.text("apn", "Access point (APN) of the SIM's operator (empty: what the module has)", a.apn)
-		if a.upstream == "" {
-			return usageError{errors.New("a module needs a far broker to connect to: give --upstream too")}
-		}
+		a.apn = q.text("apn", "Access point (APN) of the SIM's operator (empty: what the module has)", a.apn, nil)
 	}
 	return nil
 }
@@ -201,22 +253,31 @@ type questions struct {
 	silent   bool
 }
 
-func (q *questions) text(flag, question, or string) string {
+// text asks until somebody has typed what wrong, which may be nil, has nothing
+// against.
+func (q *questions) text(flag, question, or string, wrong func(string) error) string {
 	if q.silent || q.given(flag) {
 		return or
 	}
 	if or != "" {
 		question += " [" + or + "]"
 	}
-	fmt.Fprint(q.out, question+": ")
-	line, err := q.in.ReadString('\n')
-	if err != nil {
-		fmt.Fprintln(q.out)
+	for {
+		fmt.Fprint(q.out, question+": ")
+		line, end := q.in.ReadString('\n')
+		if end != nil {
+			fmt.Fprintln(q.out)
+		}
+		answer := cmp.Or(strings.TrimSpace(line), or)
+		if answer == "" || wrong == nil {
+			return answer
+		}
+		err := wrong(answer)
+		if err == nil || end != nil {
+			return answer
+		}
+		fmt.Fprintf(q.out, "  That will not do: %v\n", err)
 	}
-	if line = strings.TrimSpace(line); line != "" {
-		return line
-	}
-	return or
 }
 
 func (q *questions) yesNo(flag, question string, or bool) bool {
@@ -224,18 +285,18 @@ func (q *questions) yesNo(flag, question string, or bool) bool {
 		return or
 	}
 	words := map[bool]string{true: "yes", false: "no"}
-	return strings.HasPrefix(strings.ToLower(q.text(flag, question, words[or])), "y")
+	return strings.HasPrefix(strings.ToLower(q.text(flag, question, words[or], nil)), "y")
 }
 
 // secret asks without showing what is typed, where that is possible.
 func (q *questions) secret(flag, question, or string) string {
 	if q.silent || q.given(flag) || q.terminal == nil {
-		return q.text(flag, question, or)
+		return q.text(flag, question, or, nil)
 	}
 	fd := int(q.terminal.Fd())
 	was, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
-		return q.text(flag, question, or)
+		return q.text(flag, question, or, nil)
 	}
 	quiet := *was
 	quiet.Lflag &^= unix.ECHO
@@ -245,5 +306,5 @@ func (q *questions) secret(flag, question, or string) string {
 			fmt.Fprintln(q.out)
 		}()
 	}
-	return q.text(flag, question, or)
+	return q.text(flag, question, or, nil)
 }

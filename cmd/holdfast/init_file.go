@@ -93,6 +93,21 @@ func (a *answers) config() string {
 	return b.String()
 }
 
+// faultOf is what is wrong with a key in text, as the configuration in file; nil if
+// nothing is.
+func faultOf(file, text, key string) error {
+	_, _, err := configs.Parse(file, []byte(text))
+	var faults configs.Faults
+	if errors.As(err, &faults) {
+		for _, f := range faults {
+			if f.Key == key {
+				return errors.New(f.Text)
+			}
+		}
+	}
+	return nil
+}
+
 // writeConfig is replaceConfig that keeps a file that is there.
 func writeConfig(file, text string) error { return replaceConfig(file, text, true) }
 

@@ -111,7 +111,7 @@ func TestInitWritesAUser(t *testing.T) {
 
 func TestInitReplacesNothingUnasked(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gateway.toml")
-	old := "[gateway]\ndata_dir = \"/srv/holdfast\"\n"
+	old := "[gateway]\ndata_dir = \"/srv/holdfast\"\n[log]\nlevel = \"warn\"\n"
 	if err := os.WriteFile(file, []byte(old), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -138,6 +138,63 @@ func TestInitReplacesNothingUnasked(t *testing.T) {
 	}
 	if _, err := os.Stat(file + ".old"); err != nil {
 		t.Error(err)
+	}
+}
+
+// The configuration that the package has installed says nothing that would be lost.
+func TestInitReplacesTheConfigurationOfThePackage(t *testing.T) {
+	installed, err := os.ReadFile("../../scripts/package/gateway.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "gateway.toml")
+	if err := os.WriteFile(file, installed, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := initWith(t, "", "--yes", "-c", file, "--id", "barn-7"); err != nil {
+		t.Fatal(err, out)
+	}
+	c, _, err := configs.Load(file)
+	if err != nil || c.Gateway.ID != "barn-7" || c.Gateway.DataDir != "/var/lib/holdfast" || c.Console.Socket != "/run/holdfast/holdfast.sock" {
+		t.Errorf("%v %+v", err, c)
+	}
+	if b, err := os.ReadFile(file + ".old"); err != nil || string(b) != string(installed) {
+		t.Errorf("%v %s", err, b)
+	}
+	if out, err := initWith(t, "", "--yes", "-c", file); err == nil {
+		t.Error("one that was made by init is replaced unasked:", out)
+	}
+}
+
+// A slip of the finger does not cost what was typed before it.
+func TestInitAsksAgainForWhatIsWrong(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.toml")
+	out, err := initWith(t, "barn 7\nbarn-7\nno\n\nbroker.example\ntcp://broker.example:1883\n\nsensors/#/x\nsensors/#\nttyUSB2\n/dev/no-such-port\n\nno\n", "-c", file)
+	if err != nil {
+		t.Fatal(err, out)
+	}
+	c, _, err := configs.Load(file)
+	if err != nil || c.Gateway.ID != "barn-7" || c.Bridges[0].Upstreams[0].URL != "tcp://broker.example:1883" ||
+		c.Bridges[0].Routes[0].Topic != "sensors/#" || c.Modems[0].Port != "/dev/no-such-port" {
+		t.Errorf("%v %+v\n%s", err, c, out)
+	}
+	for _, want := range []string{"cannot be an identifier", "write it as \"tcp://host:1883\"", "# must be the last level", "as in \"/dev/ttyUSB2\""} {
+		if !strings.Contains(out, "That will not do: ") || !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
+	}
+}
+
+// The module is tried at the end; what is wrong with it does not undo the rest.
+func TestInitTriesTheModule(t *testing.T) {
+	flags := []string{"--yes", "--upstream", "tcp://broker.example:1883", "--modem", "/dev/no-such-port"}
+	out, err := initWith(t, "", append(flags, "-c", filepath.Join(t.TempDir(), "gateway.toml"))...)
+	if err != nil || !strings.Contains(out, "there is no port /dev/no-such-port") || !strings.Contains(out, "holdfast modem doctor -c ") || !strings.Contains(out, "Next:") {
+		t.Error(err, out)
+	}
+	out, err = initWith(t, "", append(flags, "--doctor=false", "-c", filepath.Join(t.TempDir(), "gateway.toml"))...)
+	if err != nil || strings.Contains(out, "no port") {
+		t.Error(err, out)
 	}
 }
 
