@@ -30,8 +30,9 @@ func BridgeOrigin(name string) string { return "\x00bridge:" + name }
 // Properties are the MQTT 5 properties that the publisher sent and that are
 // forwarded unchanged (MQTT 5, 3.3.2.3).
 type Properties struct {
-	// PayloadUTF8 is the Payload Format Indicator with the value 1.
-	PayloadUTF8 bool
+	// PayloadUTF8 is the Payload Format Indicator with the value 1, PayloadBytes
+	// with 0, which says no more than none at all. One of them at most is set.
+	PayloadUTF8, PayloadBytes bool
 	// Expiry is the Message Expiry Interval in seconds; HasExpiry tells a
 	// present zero from an absent one.
 	Expiry          uint32

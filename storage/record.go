@@ -36,7 +36,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const (
 	flagRetain = 1 << (iota + 2) // the lower two bits are the QoS
 	flagProperties
-	flagUTF8
+	flagUTF8 // the Payload Format Indicator; without flagProperties: there are some, and it is 0
 	flagExpiry
 	flagReceived
 	flagQoS0 // in batches only: published with QoS 0
@@ -51,9 +51,13 @@ func appendMessage(b []byte, m *holdfast.Message, qos byte, retain bool) []byte 
 	}
 	p := m.Properties
 	if p != nil {
-		flags |= flagProperties
-		if p.PayloadUTF8 {
+		switch {
+		case p.PayloadUTF8:
+			flags |= flagProperties | flagUTF8
+		case p.PayloadBytes:
 			flags |= flagUTF8
+		default:
+			flags |= flagProperties
 		}
 		if p.HasExpiry {
 			flags |= flagExpiry
@@ -181,8 +185,8 @@ func (d *decoder) message(like string) *holdfast.Message {
 	if flags&flagReceived != 0 {
 		m.Received = time.Unix(0, d.varint())
 	}
-	if flags&flagProperties != 0 {
-		p := &holdfast.Properties{PayloadUTF8: flags&flagUTF8 != 0, HasExpiry: flags&flagExpiry != 0}
+	if format := flags & (flagProperties | flagUTF8); format != 0 {
+		p := &holdfast.Properties{PayloadUTF8: format == flagProperties|flagUTF8, PayloadBytes: format == flagUTF8, HasExpiry: flags&flagExpiry != 0}
 		if p.HasExpiry {
 			e := d.uvarint()
 			if e > 1<<32-1 {

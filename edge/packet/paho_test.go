@@ -157,7 +157,7 @@ func fromPaho(p *paho5.Properties) (out Properties) {
 		RetainUnavailable: is(p.RetainAvailable, 0), WildcardUnavailable: is(p.WildcardSubAvailable, 0),
 		SubscriptionIdentifierUnavailable: is(p.SubIDAvailable, 0), SharedUnavailable: is(p.SharedSubAvailable, 0),
 		Message: holdfast.Properties{
-			PayloadUTF8: is(p.PayloadFormat, 1), Expiry: value(p.MessageExpiry), HasExpiry: p.MessageExpiry != nil,
+			PayloadUTF8: is(p.PayloadFormat, 1), PayloadBytes: is(p.PayloadFormat, 0), Expiry: value(p.MessageExpiry), HasExpiry: p.MessageExpiry != nil,
 			ContentType: p.ContentType, ResponseTopic: p.ResponseTopic, CorrelationData: p.CorrelationData,
 		},
 	}

@@ -61,7 +61,7 @@ func (p *Properties) ForMessage() *holdfast.Properties {
 		return nil
 	}
 	m := p.Message
-	if !m.PayloadUTF8 && !m.HasExpiry && m.ContentType == "" && m.ResponseTopic == "" &&
+	if !m.PayloadUTF8 && !m.PayloadBytes && !m.HasExpiry && m.ContentType == "" && m.ResponseTopic == "" &&
 		m.CorrelationData == nil && len(m.User) == 0 {
 		return nil
 	}

@@ -65,6 +65,7 @@ func (p *Properties) read(r *reader, id int) {
 	switch id {
 	case idPayloadFormat:
 		p.Message.PayloadUTF8 = r.flag(name)
+		p.Message.PayloadBytes = !p.Message.PayloadUTF8 // goes on unaltered [MQTT-3.3.2-4]
 	case idMessageExpiry:
 		p.Message.Expiry, p.Message.HasExpiry = r.uint32(name), true
 	case idContentType:

@@ -6,6 +6,7 @@ import "encoding/binary"
 // appendTo and check all go through this one list, so that they agree.
 func (p *Properties) visit(out *propertyWriter) {
 	m := &p.Message
+	out.flag(idPayloadFormat, m.PayloadBytes && !m.PayloadUTF8, 0)
 	out.flag(idPayloadFormat, m.PayloadUTF8, 1)
 	out.uint32(idMessageExpiry, m.Expiry, m.HasExpiry)
 	out.string(idContentType, m.ContentType)

@@ -223,6 +223,7 @@ func fields(b *bench) {
 		{Topic: "a", Payload: []byte{}, QoS: 1},
 		{Topic: "a", Payload: []byte("p"), QoS: 2, Retain: true, Origin: "bridge:x", Received: time.Unix(1, 5)},
 		{Topic: "b", Payload: []byte("q"), QoS: 0, Properties: &holdfast.Properties{}},
+		{Topic: "b", Payload: []byte("q"), QoS: 1, Properties: &holdfast.Properties{PayloadBytes: true, ContentType: "c"}},
 		{Topic: "b", Payload: bytes.Repeat([]byte("z"), 300<<10), QoS: 1, Properties: &holdfast.Properties{
 			PayloadUTF8: true, HasExpiry: true, Expiry: 1<<32 - 1, ContentType: "c", ResponseTopic: "r", CorrelationData: []byte{1, 0},
 			User: []holdfast.UserProperty{{Name: "n", Value: "v"}, {Name: "n", Value: ""}}}},

@@ -22,6 +22,16 @@ var mqtt5 = []story{
 			leave("%+v", m.Properties)
 		}
 	}},
+	{"a Payload Format Indicator of 0 goes on [MQTT-3.3.2-4]", "", func(s *script) {
+		c, p := s.connect(v5, "c"), s.connect(v5, "p")
+		c.sub("format", 2)
+		for qos := range byte(3) {
+			p.deliver("format", "x", qos, uint16(qos), having(packet.Properties{Message: vocabulary.Properties{PayloadBytes: true}}))
+			if m := c.receive("format", "x", qos); m.Properties == nil || !m.Properties.Message.PayloadBytes {
+				leave("QoS %d: %+v", qos, m.Properties)
+			}
+		}
+	}},
 	{"no local [MQTT-3.8.3-3]", "", func(s *script) {
 		c, d := s.connect(v5, "c"), s.connect(v5, "d")
 		c.subscribe(vocabulary.Subscription{Filter: "local", QoS: 1, NoLocal: true})

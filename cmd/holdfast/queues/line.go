@@ -50,6 +50,7 @@ type jsonLine struct {
 // jsonProperties are those of MQTT 5.
 type jsonProperties struct {
 	PayloadUTF8     bool        `json:"payload_utf8,omitempty"`
+	PayloadBytes    bool        `json:"payload_bytes,omitempty"` // not with payload_utf8
 	Expiry          *uint32     `json:"expiry_seconds,omitempty"`
 	ContentType     string      `json:"content_type,omitempty"`
 	ResponseTopic   string      `json:"response_topic,omitempty"`
@@ -83,7 +84,7 @@ func (l *Line) Append(b []byte) ([]byte, error) {
 	}
 	if p := m.Properties; p != nil {
 		j.Properties = &jsonProperties{
-			PayloadUTF8: p.PayloadUTF8, ContentType: p.ContentType,
+			PayloadUTF8: p.PayloadUTF8, PayloadBytes: p.PayloadBytes, ContentType: p.ContentType,
 			ResponseTopic: p.ResponseTopic, CorrelationData: p.CorrelationData,
 		}
 		if p.HasExpiry {
@@ -178,7 +179,7 @@ func (l *Line) setProperties(j *jsonProperties) error {
 		return nil
 	}
 	p := &holdfast.Properties{
-		PayloadUTF8: j.PayloadUTF8, ContentType: j.ContentType,
+		PayloadUTF8: j.PayloadUTF8, PayloadBytes: j.PayloadBytes && !j.PayloadUTF8, ContentType: j.ContentType,
 		ResponseTopic: j.ResponseTopic, CorrelationData: j.CorrelationData,
 	}
 	if len(p.CorrelationData) == 0 {

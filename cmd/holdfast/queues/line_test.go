@@ -15,6 +15,7 @@ func TestLinesComeBackAsTheyWere(t *testing.T) {
 		{Seq: 1, Msg: &holdfast.Message{Topic: "a/b", QoS: 1, Payload: []byte(`{"t": "<21> °C\u2028"}`), Origin: "sensor"}},
 		{Seq: 1 << 59, Lane: holdfast.High, Route: "alarms", Msg: &holdfast.Message{Topic: "ä", Payload: []byte{0xff, 0, 1}, Retain: true, Received: time.Unix(1700000000, 123456789).UTC()}},
 		{Lane: holdfast.Low, Msg: &holdfast.Message{Topic: " ", QoS: 2, Payload: []byte{}, Properties: &holdfast.Properties{}}},
+		{Msg: &holdfast.Message{Topic: "t", Payload: []byte("x"), Properties: &holdfast.Properties{PayloadBytes: true}}},
 		{Msg: &holdfast.Message{Topic: "t", Payload: []byte("\x00\u2028\ufffd\\ud800"), Properties: &holdfast.Properties{
 			PayloadUTF8: true, HasExpiry: true, ContentType: "c", ResponseTopic: "r", CorrelationData: []byte{0, 1},
 			User: []holdfast.UserProperty{{Name: "n", Value: "v"}, {Name: "n"}}}}},
