@@ -77,6 +77,11 @@ powercut: modules ## Cut the power of the store CUTS (60) times (root, FUSE, loo
 field: modules ## Live a day of field life with each kind of module (mosquitto; up to an hour)
 	$(GO) test -count=1 -timeout 90m -v -run ADayOfFieldLife ./cmd/holdfast/e2e -args -field-up $(UP) -field-down $(DOWN)
 
+.PHONY: browser
+browser: modules ## Talk to the broker with MQTT.js in node and in Chromium (npm, node, chromium)
+	npm install --no-audit --no-fund --no-save --prefix build/mqttjs mqtt@5
+	MQTTJS=$(CURDIR)/build/mqttjs/node_modules/mqtt $(GO) test -count=1 -v -run MQTTjs ./cmd/holdfast/e2e
+
 .PHONY: test-deps
 test-deps: ## Install what the tests need (Debian packages)
 	scripts/test-deps.sh
