@@ -199,6 +199,9 @@ func (c *cmqtt) subscribe(ctx context.Context, s *Session, _ uint16, filter stri
 
 func (c *cmqtt) urc(s *Session, l at.Line) bool {
 	name := at.Name(l.Text)
+	if strings.TrimSpace(l.Text) == "+CMQTTNONET" { // it has no arguments, and no colon
+		name = "+CMQTTNONET"
+	}
 	if !strings.HasPrefix(name, "+CMQTT") {
 		return false
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -153,12 +154,41 @@ func (f *fake) serve(conn net.Conn) {
 		if cmd == "" || dead {
 			continue
 		}
-		if s := reply(cmd); s != "" {
-			if _, err := io.WriteString(conn, s); err != nil {
-				return
-			}
+		before, after, takes := strings.Cut(reply(cmd), takesPayload)
+		if _, err := io.WriteString(conn, before); before != "" && err != nil {
+			return
+		}
+		if !takes {
+			continue
+		}
+		payload := make([]byte, payloadLength(cmd))
+		if _, err := io.ReadFull(r, payload); err != nil {
+			conn.Close()
+			return
+		}
+		f.mu.Lock()
+		f.commands = append(f.commands, "> "+string(payload))
+		f.mu.Unlock()
+		if _, err := io.WriteString(conn, after); after != "" && err != nil {
+			return
 		}
 	}
+}
+
+// takesPayload stands in a reply where the module takes the payload, as long as the
+// command says. heard has it behind "> ".
+const takesPayload = "\x00payload\x00"
+
+func payloadLength(cmd string) int {
+	at := 1
+	if strings.HasPrefix(cmd, "AT+QMTPUBEX") {
+		at = 5
+	}
+	n, err := strconv.Atoi(field(cmd, at))
+	if err != nil {
+		panic(cmd)
+	}
+	return n
 }
 
 // say makes the module say something by itself.
