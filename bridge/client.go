@@ -113,6 +113,7 @@ func (o *ClientOptions) connect(ctx context.Context, wires *wireMaker, receive R
 		err = ctx.Err()
 	}
 	if err == nil && ack.Code == 0 {
+		u.meet(ack.Properties, o.GatewayID)
 		u.start(ack, keepAlive)
 		return u, nil
 	}

@@ -235,6 +235,9 @@ func (u *client) arrived(h packet.Header, body []byte) error {
 		return errors.New("the broker uses a topic alias, for which it was given none [MQTT-3.1.2-26]")
 	}
 	m := &holdfast.Message{Topic: string(p.Topic), Payload: p.Payload, QoS: p.QoS, Retain: p.Retain, Properties: p.Properties.ForMessage()}
+	if u.gateway != "" {
+		m = m.Via(u.gateway)
+	}
 	ack := func() {}
 	switch p.QoS {
 	case 1:

@@ -37,6 +37,7 @@ type client struct {
 	window    int
 	maxSize   int // of a packet; 0: any
 	maxQoS    byte
+	gateway   string // the id of the Holdfast that it belongs to; "": none
 	retains   bool
 	keepAlive time.Duration // the longest that nothing may be sent
 	told      time.Duration // the same as the far broker was told; it may have wanted less

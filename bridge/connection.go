@@ -27,8 +27,9 @@ type connection struct {
 	up     Upstream
 	dl     *downlink
 	window int
-	quiet  bool // the far broker sends us nothing of our own
-	props  bool // it gets the properties of messages
+	quiet  bool   // the far broker sends us nothing of our own
+	props  bool   // it gets the properties of messages
+	far    string // the gateway that the far broker belongs to; "": none
 
 	exactly *exactly // nil: QoS 2 is at least once
 	mends   bool     // it is nil because of the store; only watch
@@ -68,6 +69,9 @@ func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridg
 	}
 	if p, ok := up.(propertied); ok {
 		c.props = p.Properties()
+	}
+	if g, ok := up.(gatewayed); ok {
+		c.far = g.Gateway()
 	}
 	if q, ok := up.(quiet); ok {
 		c.quiet = q.NoEcho()

@@ -134,7 +134,7 @@ func (b *Bridge) bringDown(msg *holdfast.Message) (local *holdfast.Message, ok b
 		if !ok {
 			continue
 		}
-		if b.ownState(msg.Topic, to) || b.echoes != nil && b.echoes.came(msg.Topic, msg.Payload) {
+		if msg.Passed(b.gateway) || b.ownState(msg.Topic, to) || b.echoes != nil && b.echoes.came(msg.Topic, msg.Payload) {
 			b.status.loop.Add(1)
 			return nil, false
 		}

@@ -196,6 +196,10 @@ func (c *connection) send(it holdfast.Item) {
 	if c.b.stamps[it.Route] {
 		it.Msg = c.b.stamped(it, late, c.props)
 	}
+	if c.via(&it) {
+		c.b.queue.Drop(it.ID, reasonLoop)
+		return
+	}
 	if c.encode(&it) {
 		return
 	}

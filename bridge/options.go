@@ -26,7 +26,9 @@ type ClientOptions struct {
 	// may be left out, and are then these.
 	URL      string
 	ClientID string
-	Username string
+	// GatewayID is that of this gateway: a far one must have another; see via.go.
+	GatewayID string
+	Username  string
 	// Password, if not nil, is called at each connect.
 	Password func() (string, error)
 	// KeepAlive is 1 min if zero, and at least 5 s.

@@ -54,6 +54,7 @@ type conn struct {
 	heard     heardAliases
 
 	publishDenied     bool // the log has that a publish was denied
+	sentBack          bool // a message of it has been here before; only the reader
 	subscribesRefused int  // SUBSCRIBEs that were refused something
 
 	publishing pace

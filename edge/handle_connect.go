@@ -155,6 +155,9 @@ func (c *conn) takeLimits(p *packet.Connect) {
 	}
 }
 
+// connackRoom is more than the bytes of a CONNACK without the id of the gateway.
+const connackRoom = 128
+
 // connackProperties says what a client of MQTT 5 has to know of this broker
 // (MQTT 5, 3.2.2.3). What is not said has its default there.
 func (c *conn) connackProperties(p *packet.Connect, assigned bool) *packet.Properties {
@@ -165,6 +168,9 @@ func (c *conn) connackProperties(p *packet.Connect, assigned bool) *packet.Prope
 		ReceiveMaximum:    uint16(c.srv.limits.ReceiveMaximum),
 		MaximumPacketSize: uint32(c.srv.limits.MaxPacketSize),
 		TopicAliasMaximum: maxAliases,
+	}
+	if id := c.srv.opts.GatewayID; id != "" && c.takes(connackRoom+len(id)) { // [MQTT-3.2.2-20]
+		out.Message.User = []holdfast.UserProperty{{Name: holdfast.PropertyGateway, Value: id}}
 	}
 	if assigned {
 		out.AssignedClientID = p.ClientID // [MQTT-3.2.2-16]

@@ -40,8 +40,9 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 			c.srv.log.Warn("publish denied; more of this connection are counted only (dropped_denied)", "client_id", c.clientID, "topic", msg.Topic)
 		}
 	}
+	circles := allowed && c.circles(msg)
 	if p.QoS == 0 {
-		if !allowed {
+		if !allowed || circles {
 			return nil
 		}
 		err := c.offer(publication{msg: msg}, func(error) {})
@@ -56,7 +57,21 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 		c.srv.deliver(dests, msg, 0, c)
 		return nil
 	}
-	return c.acceptAcknowledged(p, msg, allowed)
+	return c.acceptAcknowledged(p, msg, allowed, circles)
+}
+
+// circles reports whether this gateway has passed msg on already: the client is the
+// bridge of another one, which sends it back.
+func (c *conn) circles(msg *holdfast.Message) bool {
+	if !msg.Passed(c.srv.opts.GatewayID) {
+		return false
+	}
+	if c.srv.stats.droppedLoop.Add(1); !c.sentBack {
+		c.sentBack = true
+		c.srv.log.Warn("a client sends back what it has from this gateway; it goes nowhere, and more of this connection is counted only (dropped_loop)",
+			"client_id", c.clientID, "topic", msg.Topic)
+	}
+	return true
 }
 
 // topicOf is the topic name of a PUBLISH, behind its alias if it has one.
@@ -91,7 +106,7 @@ func (c *conn) checkLevels(t string) error {
 
 // acceptAcknowledged is handlePublish for QoS 1 and 2: an acknowledgement is
 // owed, in the order of the PUBLISH packets.
-func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allowed bool) error {
+func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allowed, circles bool) error {
 	s, id := c.sess, p.PacketID
 	ack := packet.PUBACK
 	if p.QoS == 2 {
@@ -114,6 +129,9 @@ func (c *conn) acceptAcknowledged(p *packet.Publish, msg *holdfast.Message, allo
 	}
 	entry := s.begin(id, p.QoS, c, slot)
 	switch {
+	case circles:
+		s.settle(id, entry, packet.Success, nil)
+		return nil
 	case allowed:
 	case c.version == packet.V5:
 		s.reject(id, entry, packet.NotAuthorized)

@@ -149,6 +149,10 @@ type Options struct {
 	// none. Version is told in it; "" is not.
 	SysInterval time.Duration
 	Version     string
+	// GatewayID is told to clients of MQTT 5 (holdfast.PropertyGateway), and what a
+	// client publishes that has passed that gateway already is acknowledged and goes
+	// nowhere; "" does neither.
+	GatewayID string
 }
 
 // Server is a broker. Its methods may be called by any goroutine.

@@ -21,6 +21,7 @@ type counters struct {
 	rivalsHeld         atomic.Uint64
 	heldPublishes      atomic.Uint64
 	droppedTooLarge    atomic.Uint64
+	droppedLoop        atomic.Uint64
 }
 
 // Stats is a snapshot for people and metrics; all counts since the start.
@@ -45,6 +46,9 @@ type Stats struct {
 	// that they had waited for.
 	DroppedQoS0   uint64 `json:"dropped_qos0"`
 	DroppedDenied uint64 `json:"dropped_denied"`
+	// DroppedLoop came from a client, a bridge of another gateway, after this one
+	// had passed them.
+	DroppedLoop uint64 `json:"dropped_loop"`
 	// DroppedExpired lived no longer when a client without a session on disk
 	// could be sent them, DroppedTooLarge are larger than their subscriber takes.
 	DroppedExpired  uint64 `json:"dropped_expired"`
@@ -96,6 +100,7 @@ func (s *Server) Stats() Stats {
 		Connections: s.stats.connections.Load(),
 		Received:    s.stats.received.Load(), Sent: s.stats.sent.Load(),
 		DroppedQoS0: s.stats.droppedQoS0.Load(), DroppedDenied: s.stats.droppedDenied.Load(),
+		DroppedLoop:    s.stats.droppedLoop.Load(),
 		DroppedExpired: s.stats.droppedExpired.Load(), RivalsHeld: s.stats.rivalsHeld.Load(), HeldPublishes: s.stats.heldPublishes.Load(),
 		DroppedTooLarge:  s.stats.droppedTooLarge.Load(),
 		SlowDisconnected: s.stats.droppedSlow.Load(), NotRetained: s.stats.notRetained.Load(),

@@ -192,11 +192,17 @@ type holdfast struct {
 // says; nothing is started.
 func newHoldfast(t testing.TB, config string) *holdfast {
 	t.Helper()
+	return newNamed(t, "gw", config)
+}
+
+// newNamed is newHoldfast with that gateway id.
+func newNamed(t testing.TB, id, config string) *holdfast {
+	t.Helper()
 	dir := t.TempDir()
 	g := &holdfast{dir: dir, address: freePort(t), socket: socketPath(t)}
 	file := filepath.Join(dir, "gateway.toml")
-	whole := fmt.Sprintf("[gateway]\nid = \"gw\"\ndata_dir = %q\n[console]\naddress = \"\"\nsocket = %q\n[[listener]]\naddress = %q\n%s",
-		filepath.Join(dir, "data"), g.socket, g.address, config)
+	whole := fmt.Sprintf("[gateway]\nid = %q\ndata_dir = %q\n[console]\naddress = \"\"\nsocket = %q\n[[listener]]\naddress = %q\n%s",
+		id, filepath.Join(dir, "data"), g.socket, g.address, config)
 	if err := os.WriteFile(file, []byte(whole), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func TestATwoWayBridgeWithOverlappingRoutesMakesNoLoop(t *testing.T) {
 	for _, protocol := range []string{"3.1.1", "5"} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			far := newHoldfast(t, "")
+			far := newNamed(t, "far", "")
 			far.start()
 			proxy := newCutter(t, far.address)
 			near := newHoldfast(t, fmt.Sprintf(`

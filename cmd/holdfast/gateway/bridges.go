@@ -316,7 +316,7 @@ func (g *Gateway) overNetwork(b configs.Bridge, u configs.Upstream, a *bridge.Ad
 		connect = bridge.MQTT5Connect
 	}
 	return connect(bridge.ClientOptions{
-		URL: u.URL, ClientID: clientID(b, u), Username: b.Username, Password: password,
+		URL: u.URL, ClientID: clientID(b, u), GatewayID: g.cfg.Gateway.ID, Username: b.Username, Password: password,
 		KeepAlive: max(b.KeepAlive, 0), Adaptive: a, CleanSession: b.CleanSession, Exactly: b.ExactlyOnce(), BridgeBit: loops, Will: stateWill(b),
 		TLS:  g.tlsOptions(b, u),
 		Dial: dial, ConnectTimeout: wait, MaxPacket: int(g.cfg.Limits.MaxPacketSize),

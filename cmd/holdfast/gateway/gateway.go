@@ -115,6 +115,7 @@ func (g *Gateway) start() error {
 		Limits: g.limits(),
 
 		SysInterval: g.cfg.Gateway.SysInterval, Version: g.version,
+		GatewayID: g.cfg.Gateway.ID,
 	})
 	if err != nil {
 		return err

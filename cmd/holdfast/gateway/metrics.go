@@ -104,6 +104,7 @@ func (s samples) broker(st Status) {
 	const dropped, help = "messages_dropped_total", "Messages that did not reach a local subscriber or queue, by reason."
 	s.counter(dropped, help, b.DroppedQoS0, "reason", "slow_reader")
 	s.counter(dropped, help, b.DroppedDenied, "reason", "denied")
+	s.counter(dropped, help, b.DroppedLoop, "reason", "loop")
 	s.counter(dropped, help, b.NotKeptQoS0, "reason", "not_kept_qos0")
 	const ended, why = "clients_disconnected_total", "Clients that the gateway has disconnected, by reason."
 	s.counter(ended, why, b.SlowDisconnected, "reason", "slow_reader")
