@@ -256,13 +256,9 @@ func TestAPeerThatDoesNotReadDelaysNeitherPublishNorClose(t *testing.T) {
 	for range n {
 		up.Publish(&holdfast.Message{Topic: "t", Payload: make([]byte, 100_000), QoS: 1}, false, func(err error) { errs <- err })
 	}
-	if d := time.Since(since); d > 5*time.Second {
-		t.Errorf("publishing took %v", d)
-	}
-	since = time.Now()
 	up.Close()
-	if d := time.Since(since); d > 5*time.Second {
-		t.Errorf("closing took %v", d)
+	if d := time.Since(since); d > linkStall/2 { // so long the peer may take; only then the link is given up
+		t.Errorf("publishing and closing took %v", d)
 	}
 	for range n {
 		if err := next(t, errs, "done"); !errors.Is(err, holdfast.ErrUnknown) {
