@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"holdfast"
 	"holdfast/bridge"
 	"holdfast/cmd/holdfast/gateway"
 	"holdfast/configs"
@@ -81,6 +82,12 @@ func TestWarningsSayWhatToDo(t *testing.T) {
 		"queue": {func(st *gateway.Status) {
 			st.Bridges = []gateway.BridgeStatus{{Name: "cloud", QueuedBytes: 900, QueueLimit: 1000}}
 		}, []string{"nearly full", "holdfast queue export cloud"}},
+		"quarantine": {func(st *gateway.Status) {
+			st.Bridges = []gateway.BridgeStatus{{
+				Name: "cloud", Status: bridge.Status{State: bridge.Connected, LastError: "message refused: the broker says not authorized (0x87)"},
+				Routes: map[string]holdfast.Counts{"r": {Accepted: 1, Quarantined: map[string]uint64{"refused": 1}}},
+			}}
+		}, []string{"bridge cloud: 1 message is put aside", "not authorized (0x87)", "lets this user publish", "holdfast queue quarantine ls cloud"}},
 		"modem": {func(st *gateway.Status) {
 			st.Modems = []modem.Status{{Name: "lte", State: modem.StateDown, Problem: "no SIM is inserted: insert one"}}
 		}, []string{"modem lte is not ready", "insert one"}},

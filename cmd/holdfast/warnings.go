@@ -3,12 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
+	"holdfast/bridge"
 	"holdfast/cmd/holdfast/gateway"
 	"holdfast/configs"
 	"holdfast/modem"
@@ -65,20 +68,41 @@ func warnings(st gateway.Status) (list []string) {
 		if b.QueueLimit > 0 && b.QueuedBytes > b.QueueLimit/10*8 {
 			warn("the queue of bridge %s is nearly full: carry it away with holdfast queue export %s -o FILE, or raise bridge.queue.max_bytes", b.Name, b.Name)
 		}
-		aside := uint64(0)
-		for _, c := range b.Routes {
-			for _, n := range c.Quarantined {
-				aside += n
-			}
-		}
-		if aside > 0 {
-			warn("%s of bridge %s could not be sent and are put aside: holdfast queue quarantine ls %s says why", count(int(aside), "message"), b.Name, b.Name)
+		if text := putAside(b); text != "" {
+			warn("%s", text)
 		}
 	}
 	if id := st.Broker.Rival; id != "" {
 		warn("two devices use the client identifier %q and throw each other out: give each an identifier of its own", id)
 	}
 	return list
+}
+
+// putAside says what is in the quarantine of a bridge, and why; "" if nothing is.
+func putAside(b gateway.BridgeStatus) string {
+	n, reasons := 0, map[string]bool{}
+	for _, c := range b.Routes {
+		for reason, k := range c.Quarantined {
+			if k > 0 {
+				n += int(k)
+				reasons[reason] = true
+			}
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("bridge %s: %s put aside unsent: %s", b.Name, are(n, "message"), strings.Join(slices.Sorted(maps.Keys(reasons)), ", "))
+	if b.LastError != "" && !b.Cut() {
+		text += " (" + b.LastError + ")"
+	}
+	if reasons[bridge.ReasonRefused] {
+		text += "; check what the far broker lets this user publish"
+	}
+	if reasons[bridge.ReasonTooLarge] {
+		text += "; check the largest message that it takes"
+	}
+	return text + fmt.Sprintf("; holdfast queue quarantine ls %s shows them, and retry sends them again", b.Name)
 }
 
 func wait(n int) string {
