@@ -93,7 +93,7 @@ func readConfig(path string) (data []byte, open bool, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, false, errors.New("there is no such file; check the path after -c")
 	case errors.Is(err, fs.ErrPermission):
-		return nil, false, errors.New("may not be read by this user; change its owner or mode")
+		return nil, false, errors.New("may not be read by this user; run this with sudo, or, if it is the gateway that may not, give the file to its group: chgrp holdfast and chmod 640")
 	case err != nil:
 		return nil, false, fmt.Errorf("cannot be opened: %w; check the path after -c", err)
 	}
