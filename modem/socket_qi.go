@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"holdfast/modem/at"
@@ -19,6 +20,10 @@ type qiSockets struct {
 	e *at.Engine
 
 	next int // number of the next socket; only with the dialing token held
+
+	// The network has closed the data connection, and the module waits for the host
+	// to close it too.
+	deactivated atomic.Bool
 }
 
 const (
@@ -78,6 +83,11 @@ func (c *qiSockets) dial(ctx context.Context, host string, port int) (int, error
 // activate makes sure of the data connection. Firmware in which the attach does
 // that refuses the command.
 func (c *qiSockets) activate(ctx context.Context) error {
+	if c.deactivated.Swap(false) {
+		if _, err := c.m.wish(ctx, c.e, at.Command{Text: fmt.Sprintf("AT+QIDEACT=%d", qiContext), Timeout: c.m.o.Timing.Radio}); err != nil {
+			return err
+		}
+	}
 	r, err := c.m.wish(ctx, c.e, at.Command{Text: "AT+QIACT?", Prefixes: []string{"+QIACT"}})
 	if err != nil {
 		return err
@@ -181,7 +191,10 @@ func (c *qiSockets) urc(l at.Line) (id int, ev socketEvent, ok bool) {
 			ev.readable = true
 		case "closed":
 			ev.closed = true
-		default: // pdpdeact is about all of them, and +CGEV says so too
+		case "pdpdeact": // it is about all of them
+			c.deactivated.Store(a[1] == strconv.Itoa(qiContext))
+			return 0, ev, false
+		default:
 			return 0, ev, false
 		}
 		a = a[1:]

@@ -74,6 +74,8 @@ func TestTranscriptsOfQuectelFirmware(t *testing.T) {
 		{name: "the link is down", says: "\r\n+QMTSTAT:0,7\r\n", ends: "the link is down"},
 		{name: "another client's end is not ours", says: "\r\n+QMTSTAT: 3,1\r\n¦\r\n+QMTPUBEX: 3,1,2\r\n"},
 		{name: "the module closes it", says: "\r\n+QMTCLOSE: 0,0\r\n", ends: "the module has closed the connection"},
+		{name: "the data connection is closed", says: "¦\r\n+QIURC: \"pdpdeact\",1\r\n¦", ends: "the network closed the data connection"},
+		{name: "another data connection is closed", says: "¦\r\n+QIURC: \"pdpdeact\",2\r\n¦"},
 		{name: "a restart", says: "\r\n^boot.rom'v\x01\r\n\r\nRDY\r\n", ends: "restarted"},
 	})
 }

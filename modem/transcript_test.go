@@ -75,12 +75,22 @@ func (l *pieceLine) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// tell makes f say text in reply to commands that begin so.
+// tell makes f say text in reply to commands that begin so, which is written as in a
+// transcript.
 func (f *fake) tell(beginning, text, announcement string) {
+	f.tellInTurn(beginning, []string{text}, announcement)
+}
+
+// tellInTurn is tell with one text after the other; the last one stays.
+func (f *fake) tellInTurn(beginning string, texts []string, announcement string) {
 	f.onFunc(beginning, func(cmd string) string {
 		id := ""
-		if strings.Count(cmd, ",") > 0 {
+		if strings.Contains(cmd, ",") {
 			id = field(cmd, 1)
+		}
+		text := texts[0]
+		if len(texts) > 1 {
+			texts = texts[1:]
 		}
 		return strings.NewReplacer("#", id, "¦", announcement, "\x01", takesPayload).Replace(text)
 	})

@@ -37,6 +37,11 @@ func (m *Modem) urc(l at.Line) {
 		if strings.Contains(l.Text, "DEACT") || strings.Contains(l.Text, "DETACH") {
 			m.endSession(s, errors.New("the network closed the data connection"))
 		}
+	case "+QIURC":
+		// Quectel's word for it; not all of its firmware has the other.
+		if a := args(); len(a) == 2 && a[0] == "pdpdeact" && a[1] == strconv.Itoa(qiContext) {
+			m.endSession(s, errors.New("the network closed the data connection"))
+		}
 	case "+CPIN":
 		if a := args(); len(a) > 0 && strings.HasPrefix(a[0], "NOT ") {
 			m.learn(func(st *Status) { st.SIM = fact(a[0]) })
