@@ -33,7 +33,10 @@ func fullStatus() Status {
 		Retired: []RetiredBridge{{Name: "past", Routes: counts}},
 		Storage: StorageStatus{Mode: "disk", Space: "low", Disk: &DiskStatus{Free: 1, Size: 2, Written: 3}},
 		Plans:   []bridge.PlanStatus{{Name: "modem lte", Bytes: 500e6, Used: 450e6, Level: bridge.PlanHoldsLow}},
-		Modems:  []modem.Status{{Name: "lte", State: modem.StateReady, Signal: modem.Signal{CSQ: 20, DBm: -73, At: time.Now()}}},
+		Modems: []modem.Status{{
+			Name: "lte", State: modem.StateReady, Signal: modem.Signal{CSQ: 20, DBm: -73, At: time.Now()},
+			Traffic: modem.Traffic{Source: "module", Months: []modem.MonthBytes{{Month: "2026-11", Out: 5, In: 7}}},
+		}},
 	}
 }
 
