@@ -163,7 +163,7 @@ func (d *doctor) upstream(ctx context.Context, b configs.Bridge, u configs.Upstr
 			case <-up.Done():
 				return "", fmt.Errorf("the connection ended before the message came back: %w", up.Err())
 			case <-ctx.Done():
-				return "", errors.New("a message was acknowledged and did not come back; the broker may not let this user read " + topic +
+				return "", errors.New("a message was acknowledged and did not come back; the broker may not let this user write or read " + topic +
 					", or the module loses what comes down")
 			}
 		}
