@@ -37,9 +37,9 @@ func newSimCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sim",
 		Short: "Run a simulated LTE module, to try a gateway without hardware",
-		Long: `Run a simulated LTE CAT1 module (AT commands for MQTT in three dialects, and for
-TCP sockets) on a pseudo terminal. It takes AT commands like the real one, and its own MQTT client talks
-to whatever broker the gateway names, over this machine's network.
+		Long: `Run a simulated LTE CAT1 module on a pseudo terminal. It takes AT commands like the
+real one, for MQTT in three dialects and for TCP sockets, and connects to whatever broker
+the gateway names, over this machine's network.
 
 While it runs, these lines on standard input change it:
 
