@@ -24,7 +24,7 @@ func FuzzQMTLines(f *testing.F) {
 				t.Errorf("%q has %d bytes", line, n)
 			}
 		}
-		qmtLogin(at.Args(line))
+		qmtLogin(line)
 	})
 }
 

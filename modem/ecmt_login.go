@@ -39,7 +39,7 @@ func (s *Session) ecmtLogin(ctx context.Context) error {
 		case errors.Is(err, at.ErrTimeout):
 			return noConnack(s.login, d)
 		default:
-			return err
+			return s.refusedBehind(ctx, w, err, loginResult)
 		}
 		if err, final := loginResult(line.Text); final {
 			return err
@@ -72,6 +72,23 @@ func loginResult(line string) (err error, final bool) {
 	}
 	return fmt.Errorf("%w (result %d,%d): the module could not send the login or could not read the answer; "+
 		"check the signal, and that the port is that of MQTT without TLS", errLostOnConnect, result, code), false
+}
+
+// refusedBehind is why a login has failed of which err was said. A broker closes the
+// connection when it refuses a login, and the module may tell that before the answer.
+func (s *Session) refusedBehind(ctx context.Context, w *at.Waiter, err error, result func(line string) (err error, final bool)) error {
+	if s.Err() == nil {
+		return err
+	}
+	line, waitErr := w.Wait(ctx, s.m.o.Timing.SecondResult)
+	if waitErr != nil {
+		return err
+	}
+	late, _ := result(line.Text)
+	if refused := new(RefusedError); errors.As(late, &refused) {
+		return late
+	}
+	return err
 }
 
 func noConnack(l Login, d time.Duration) error {

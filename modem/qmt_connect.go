@@ -92,9 +92,9 @@ func (c *qmt) login(ctx context.Context, s *Session) error {
 		case errors.Is(err, at.ErrTimeout):
 			return noConnack(s.login, d)
 		case err != nil:
-			return err
+			return s.refusedBehind(ctx, w, err, qmtLogin)
 		}
-		err, final := qmtLogin(at.Args(l.Text))
+		err, final := qmtLogin(l.Text)
 		if final {
 			return err
 		}
@@ -104,7 +104,8 @@ func (c *qmt) login(ctx context.Context, s *Session) error {
 	}
 }
 
-func qmtLogin(a []string) (err error, final bool) {
+func qmtLogin(line string) (err error, final bool) {
+	a := at.Args(line)
 	if len(a) < 2 {
 		return nil, false
 	}

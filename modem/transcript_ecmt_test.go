@@ -34,6 +34,10 @@ func TestTranscriptsOfEigencommFirmware(t *testing.T) {
 		{name: "two results for one login", answers: map[string]string{"AT+ECMTCONN=0": ok + "\r\n+ECMTCONN: 0,2,2\r\n¦\r\n+ECMTCONN: 0,0,0\r\n"}},
 		{name: "a refused login", answers: map[string]string{"AT+ECMTCONN=0": ok + "¦\r\n+ECMTCONN: 0,0,5\r\n"}, login: "not authorized (5)"},
 		{name: "a refused login in the short spelling", answers: map[string]string{"AT+ECMTCONN=0": ok + "¦\r\n+ECMTCON:0,0,5\r\n"}, login: "not authorized (5)"},
+		{name: "a refusal behind the loss of the connection", answers: map[string]string{
+			"AT+ECMTCONN=0": ok + "¦\r\n+ECMTSTAT: 0,1\r\n¦\r\n+ECMTCONN: 0,0,5\r\n"}, login: "not authorized (5)"},
+		{name: "the connection is lost in the login", answers: map[string]string{
+			"AT+ECMTCONN=0": ok + "¦\r\n+ECMTSTAT: 0,1\r\n¦"}, login: "the connection to the broker was lost"},
 		{name: "a login that could not be sent", answers: map[string]string{"AT+ECMTCONN=0": ok + "¦\r\n+ECMTCONN: 0,2,2\r\n"}, login: "could not send"},
 		{name: "an answer that could not be read", answers: map[string]string{"AT+ECMTCONN=0": ok + "¦\r\n+ECMTCONN: 0,0,6\r\n"}, login: "could not read the answer"},
 		{name: "a login that is not answered", answers: map[string]string{"AT+ECMTCONN=0": ok + "¦"}, login: "did not answer the login"},

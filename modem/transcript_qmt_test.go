@@ -62,6 +62,10 @@ func TestTranscriptsOfQuectelFirmware(t *testing.T) {
 		{name: "a login that fails", answers: map[string]string{"AT+QMTCONN=": ok + "¦\r\n+QMTCONN: 0,2\r\n"}, login: "could not send the login"},
 		{name: "a refused login", answers: map[string]string{"AT+QMTCONN=": ok + "¦\r\n+QMTCONN: 0,0,5\r\n"}, login: "not authorized (5)"},
 		{name: "a refused login that has failed as well", answers: map[string]string{"AT+QMTCONN=": ok + "¦\r\n+QMTCONN: 0,2,4\r\n"}, login: "bad user name or password (4)"},
+		{name: "a refusal behind the loss of the connection", answers: map[string]string{
+			"AT+QMTCONN=": ok + "\r\n+QMTSTAT: 0,1\r\n¦\r\n+QMTCONN: 0,0,4\r\n"}, login: "bad user name or password (4)"},
+		{name: "the connection is lost in the login", answers: map[string]string{
+			"AT+QMTCONN=": ok + "\r\n+QMTSTAT: 0,1\r\n¦"}, login: "the connection to the broker was lost"},
 		{name: "a login that is not answered", answers: map[string]string{"AT+QMTCONN=": ok + "¦"}, login: "did not answer the login"},
 		{name: "no name", answers: map[string]string{"AT+QMTOPEN": ok + "¦\r\n+QMTOPEN: 0,4\r\n"}, login: "broker.example"},
 		{name: "no data connection", answers: map[string]string{"AT+QMTOPEN": ok + "¦\r\n+QMTOPEN: 0,3\r\n"}, login: "there is no data connection (3)"},
