@@ -79,14 +79,14 @@ func TestCommandsComeDownThroughTheModule(t *testing.T) {
 
 // A module is unplugged in the middle of a backlog, and another comes in its place.
 func TestNothingIsLostWhenTheModuleIsUnplugged(t *testing.T) {
-	for _, mode := range []struct{ name, mode string }{{"the module's client", "mqtt"}, {"a socket", "socket"}} {
+	for _, mode := range modemModes {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
 			up := newMosquitto(t)
 			up.start()
 			port := filepath.Join(t.TempDir(), "lte")
 			plug := func() *sim.Module {
-				m := newModule(t, sim.DialectECMT, sim.SocketsECSO)
+				m := newModule(t, mode.dialect, mode.sockets)
 				if err := os.Symlink(m.Path(), port); err != nil {
 					t.Fatal(err)
 				}
