@@ -206,7 +206,7 @@ func (s *Session) ecmtOpen(ctx context.Context) error {
 		return errSilentOpen
 	case errors.Is(err, context.DeadlineExceeded) && time.Since(begun) > s.m.o.Timing.Open/3:
 		// Long enough to be held against the module.
-		return fmt.Errorf("%w until now: %w", errSilentOpen, err)
+		return fmt.Errorf("%w (it was not waited for any longer: %w)", errSilentOpen, err)
 	case err != nil:
 		return err
 	}

@@ -89,7 +89,7 @@ func (c *ecsoSockets) dial(ctx context.Context, host string, port int) (int, err
 		case errors.Is(err, at.ErrTimeout):
 			err = errSilentOpen
 		case errors.Is(err, context.DeadlineExceeded) && time.Since(begun) > c.m.o.Timing.Open/3:
-			err = fmt.Errorf("%w until now: %w", errSilentOpen, err)
+			err = fmt.Errorf("%w (it was not waited for any longer: %w)", errSilentOpen, err)
 		case err == nil && at.Name(l.Text) == "+ECSOCLI":
 			err = fmt.Errorf("it was closed at once: %s", l.Text)
 		}

@@ -62,7 +62,7 @@ func (c *qiSockets) dial(ctx context.Context, host string, port int) (int, error
 		case errors.Is(err, at.ErrTimeout):
 			err = errSilentOpen
 		case errors.Is(err, context.DeadlineExceeded) && time.Since(begun) > c.m.o.Timing.Open/3:
-			err = fmt.Errorf("%w until now: %w", errSilentOpen, err)
+			err = fmt.Errorf("%w (it was not waited for any longer: %w)", errSilentOpen, err)
 		case err == nil:
 			if code := at.Args(l.Text)[1]; code != "0" {
 				err = qiError(code)
