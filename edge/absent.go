@@ -42,7 +42,7 @@ func (s *session) expiryIsUnsaved() bool {
 
 // leaveLocked begins the absence of a durable session whose connection has
 // ended. It returns the will if that is to be published now. Server.mu is held.
-func (s *Server) leaveLocked(ss *session, will *holdfast.Will) *holdfast.Will {
+func (s *Server) leaveLocked(ss *session, will *holdfast.Will, by *author) *holdfast.Will {
 	expiry := ss.expires()
 	if expiry == 0 {
 		s.endLocked(ss)
@@ -53,7 +53,7 @@ func (s *Server) leaveLocked(ss *session, will *holdfast.Will) *holdfast.Will {
 		ss.endsAt = now.Add(time.Duration(expiry) * time.Second)
 	}
 	if will != nil && will.Delay > 0 {
-		ss.delayWill(will, now, 0)
+		ss.delayWill(will, by, now, 0)
 		will = nil
 	}
 	if !ss.endsAt.IsZero() || ss.will != nil || ss.expiryIsUnsaved() {
@@ -65,8 +65,8 @@ func (s *Server) leaveLocked(ss *session, will *holdfast.Will) *holdfast.Will {
 
 // delayWill has the will published when its delay has passed, of which waited
 // is over, or with the end of the session. Server.mu is held.
-func (s *session) delayWill(will *holdfast.Will, now time.Time, waited time.Duration) {
-	s.will, s.willAt = will.Msg, now.Add(time.Duration(will.Delay)*time.Second-waited)
+func (s *session) delayWill(will *holdfast.Will, by *author, now time.Time, waited time.Duration) {
+	s.will, s.willBy, s.willAt = will.Msg, by, now.Add(time.Duration(will.Delay)*time.Second-waited)
 	if !s.endsAt.IsZero() && s.endsAt.Before(s.willAt) {
 		s.willAt = s.endsAt
 	}
@@ -106,7 +106,7 @@ func (s *Server) endLocked(ss *session) {
 // tells that there was a will, which is not to be published any more.
 func (s *session) returnLocked() (stale bool) {
 	stale = s.will != nil
-	s.will, s.willAt, s.endsAt = nil, time.Time{}, time.Time{}
+	s.will, s.willBy, s.willAt, s.endsAt = nil, nil, time.Time{}, time.Time{}
 	return stale
 }
 
@@ -160,8 +160,8 @@ func (s *Server) doDueLocked(now time.Time) (next time.Time) {
 			continue
 		}
 		if ss.will != nil && !now.Before(ss.willAt) {
-			s.publishWill(id, ss.will)
-			ss.will, ss.willAt = nil, time.Time{}
+			s.publishWill(id, ss.will, ss.willBy)
+			ss.will, ss.willBy, ss.willAt = nil, nil, time.Time{}
 		}
 		if !ss.endsAt.IsZero() && !now.Before(ss.endsAt) {
 			s.log.Info("session expired", "client_id", id)

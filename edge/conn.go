@@ -196,13 +196,8 @@ func (c *conn) leave() {
 	if c.clean || errors.Is(cause, errShutdown) {
 		will = nil
 	}
-	if will != nil && !c.mayPublish(will.Msg.Topic) {
-		c.srv.log.Warn("will dropped: its client may not publish it any more", "client_id", c.clientID, "topic", will.Msg.Topic)
-		will = nil
-		c.srv.opts.Store.SetWill(c.clientID, nil, func(error) {})
-	}
 	if will = c.srv.detach(c, will); will != nil {
-		c.srv.publishWill(c.clientID, will.Msg)
+		c.srv.publishWill(c.clientID, will.Msg, c.author())
 	}
 	if c.clean {
 		c.srv.log.Info("client disconnected", "client_id", c.clientID, "remote", c.remote)

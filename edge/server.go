@@ -257,10 +257,10 @@ func NewServer(o Options) (*Server, error) {
 	for id, will := range wills {
 		ss, waited := s.sessions[id], away[id]
 		if ss != nil && time.Duration(will.Delay)*time.Second > waited {
-			ss.delayWill(will, now, waited)
+			ss.delayWill(will, nil, now, waited)
 			continue
 		}
-		s.publishWill(id, will.Msg)
+		s.publishWill(id, will.Msg, nil)
 	}
 	return s, nil
 }

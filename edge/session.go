@@ -36,10 +36,11 @@ type session struct {
 	conn atomic.Pointer[conn]
 
 	// endsAt is when the session ends if nobody takes it up, and will is to be
-	// published at willAt if nobody does; zero and nil without. savedDetached:
+	// published at willAt, as by willBy, if nobody does; zero and nil without. savedDetached:
 	// on disk the session has no connection. Guarded by Server.mu.
 	endsAt, willAt time.Time
 	will           *holdfast.Message
+	willBy         *author
 	savedDetached  bool
 
 	mu sync.Mutex
@@ -211,7 +212,7 @@ func (s *Server) attach(c *conn, clean bool) (ss *session, present bool, err err
 				s.router.forget(old)
 				old.endInbound()
 				if old.will != nil { // the session ends before its delay [MQTT-3.1.3-9]
-					s.publishWill(c.clientID, old.will)
+					s.publishWill(c.clientID, old.will, old.willBy)
 				}
 			}
 			s.sessions[c.clientID] = ss
@@ -265,7 +266,7 @@ func (s *Server) detach(c *conn, will *holdfast.Will) *holdfast.Will {
 		ids = append(ids, c.held.ID)
 	}
 	ss.outbox.Release(append(ids, c.withheld.ids...)...)
-	return s.leaveLocked(ss, will)
+	return s.leaveLocked(ss, will, c.author())
 }
 
 // openOutbox gives the session its queue, before its connection starts and

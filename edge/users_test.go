@@ -273,6 +273,43 @@ func (a accessInBetween) Connect(l *Login, stop <-chan struct{}) (Rights, error)
 	return r, err
 }
 
+func TestAWillThatWaitsIsNotPublishedWithoutTheRight(t *testing.T) {
+	t.Parallel()
+	onDisk := func(disk *fakeDisk) int {
+		wills, _ := disk.Wills()
+		return len(wills)
+	}
+	for name, set := range map[string][]func(*packet.Connect){
+		"for its delay": {v5, lasting(60), withWill("w", "x", 1, false), func(p *packet.Connect) {
+			p.Will.Properties = &packet.Properties{WillDelay: 1}
+		}},
+		"for room": {withWill("w", "x", 1, false)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := newFakeDisk()
+			u := newUsers(t, AnonymousLoopback, everywhere("a"))
+			b := startWithUsers(t, disk, u)
+			s := b.connect("s")
+			s.subscribe(1, "#", 0)
+			c := b.connect("c", append(set, as("a", "password"))...)
+			disk.set(func() { disk.refuse = holdfast.ErrFull })
+			c.nc.Close()
+			eventually(t, "the client is gone", func() bool { return b.srv.Stats().Clients == 1 })
+			if onDisk(disk) != 1 {
+				t.Fatal("the will does not wait")
+			}
+			if err := u.Set(AnonymousLoopback, []User{{Name: "a", Password: cheapHash, Publish: []string{"other"}}}); err != nil {
+				t.Fatal(err)
+			}
+			b.srv.ReviewAccess()
+			disk.set(func() { disk.refuse = nil })
+			eventually(t, "the will is gone", func() bool { return onDisk(disk) == 0 })
+			s.expectNothing()
+		})
+	}
+}
+
 func TestAChangeOfAccessDuringALoginCounts(t *testing.T) {
 	u := newUsers(t, AnonymousNever, everywhere("a"))
 	var b *bench
