@@ -86,13 +86,33 @@ func (s *Server) acceptRetained(p publication, done func(error)) ([]destination,
 		if s.stats.notRetained.Add(1)%100 == 1 {
 			s.log.Warn("message not retained: limits.max_retained_messages or max_retained_bytes is met", "topic", p.msg.Topic)
 		}
-		return s.accept(p, withDelivery(p.msg, p.msg.QoS, false), done)
+		dests, err := s.accept(p, withDelivery(p.msg, p.msg.QoS, false), done)
+		if err == nil {
+			s.retained.forgetLocked(p.msg.Topic, s.opts.Store)
+		}
+		return dests, err
 	}
 	dests, err := s.accept(p, p.msg, done)
 	if err == nil {
 		s.retained.setLocked(p.msg)
 	}
 	return dests, err
+}
+
+// deliverUnkept brings a message of QoS 0 that was refused to those who are connected.
+// One to be retained is in memory only, and what was on disk of its topic goes: it is
+// not the last word any more.
+func (s *Server) deliverUnkept(m *holdfast.Message, by *conn) {
+	if m.Retain {
+		s.retained.mu.Lock()
+		s.retained.forgetLocked(m.Topic, s.opts.Store)
+		if s.retained.fitsLocked(m, s.limits.MaxRetained, s.limits.MaxRetainedBytes) {
+			s.retained.setLocked(m)
+		}
+		s.retained.mu.Unlock()
+	}
+	dests, _ := resolve(s.router.match(m.Topic), m)
+	s.deliver(dests, m, 0, by)
 }
 
 // deliver hands a message to the subscribers that are to get it with this QoS:

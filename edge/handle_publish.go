@@ -53,8 +53,7 @@ func (c *conn) handlePublish(flags byte, body []byte) error {
 		// connected gets it all the same: the LAN never waits for the WAN, nor
 		// for a disk that has failed.
 		c.srv.stats.notKeptQoS0.Add(1)
-		dests, _ := resolve(c.srv.router.match(msg.Topic), msg)
-		c.srv.deliver(dests, msg, 0, c)
+		c.srv.deliverUnkept(msg, c)
 		return nil
 	}
 	return c.acceptAcknowledged(p, msg, allowed, circles)

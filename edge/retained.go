@@ -60,6 +60,18 @@ func (r *retained) setLocked(m *holdfast.Message) {
 	}
 }
 
+// forgetLocked removes what is retained of a topic, from the store too: it is not the
+// last word any more, and what is cannot be kept [MQTT-3.3.1-5].
+func (r *retained) forgetLocked(name string, store Store) {
+	old, ok := r.names.Delete(name)
+	if !ok {
+		return
+	}
+	r.bytes -= old.Size()
+	delete(r.expiring, name)
+	store.ForgetRetained(name)
+}
+
 // dropExpired removes what has expired, from the store too. The lock is held
 // meanwhile, so that a newer message of the same topic comes behind.
 func (r *retained) dropExpired(now time.Time, store Store) {

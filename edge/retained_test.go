@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -180,4 +181,32 @@ func TestAnyAmountOfRetainedMessagesCanBeSubscribedTo(t *testing.T) {
 	c.nc.Close()
 	b.stop()
 	disk.letGo()
+}
+
+// TestAnOlderWordIsNotKeptInPlaceOfTheLast [MQTT-3.3.1-5]: what cannot be retained
+// leaves nothing older behind, which would be taken for the state of today.
+func TestAnOlderWordIsNotKeptInPlaceOfTheLast(t *testing.T) {
+	disk := newFakeDisk()
+	b := startBroker(t, disk, func(o *Options) { o.Limits.MaxRetainedBytes = 2000 })
+	p := b.connect("pub")
+	for i, topic := range []string{"refused", "refused and cleared", "too large"} {
+		p.publish(topic, "old", 1, uint16(i+1), retaining)
+		p.expectAck(packet.PUBACK, uint16(i+1))
+	}
+	disk.set(func() { disk.refuse = holdfast.ErrFull })
+	p.publish("refused", "new", 0, 0, retaining)
+	p.publish("refused and cleared", "", 0, 0, retaining)
+	p.expectNothing()
+	disk.set(func() { disk.refuse = nil })
+	p.publish("too large", strings.Repeat("new", 1000), 1, 9, retaining)
+	p.expectAck(packet.PUBACK, 9)
+	s := b.connect("s")
+	s.subscribe(1, "#", 0)
+	s.expectPublish("refused", "new", 0) // it is in memory
+	s.expectNothing()
+	b.stop()
+	b = startBroker(t, disk)
+	s = b.connect("s")
+	s.subscribe(1, "#", 0)
+	s.expectNothing()
 }
