@@ -49,7 +49,7 @@ func badThen(v packet.Version, b ...byte) func(s *script) {
 	}
 }
 
-var stories = slices.Concat(connecting, messages, mqtt5)
+var stories = slices.Concat(connecting, messages, mqtt5, corners)
 
 // connecting are stories of connections, and of packets that end them.
 var connecting = []story{
