@@ -107,25 +107,17 @@ done
 if grep -Eq '^Uid:.0' <<<"$facts"; then die "it runs as root"; fi
 inside systemd-analyze security --threshold=20 --no-pager "$unit" >/dev/null || die "its exposure is above 2.0"
 
-step "reload"
+step "init and reload"
 config=/etc/holdfast/gateway.toml
-cat >>"$root$config" <<TOML
-[[bridge]]
-name = "cloud"
-  [[bridge.upstream]]
-  url = "tcp://127.0.0.1:1"
-  [[bridge.route]]
-  direction = "out"
-  topic = "#"
-TOML
+first=(holdfast init --yes --id barn-7 --upstream tcp://127.0.0.1:1)
+inside "${first[@]}" >/dev/null || die "init does not replace what the package has installed"
 inside systemctl reload "$unit" || die "it cannot be reloaded"
 until_true "the new bridge is there" inside sh -c 'holdfast status | grep -q "bridge  cloud"'
 [ "$(show MainPID)" = "$pid" ] || die "a reload has started it anew"
-cp "$root$config" "$root$config.good"
 echo 'max_byte = 3' >>"$root$config"
 if inside systemctl reload "$unit" 2>/dev/null; then die "a configuration with a mistake was reloaded"; fi
 inside journalctl -u "$unit" --no-pager | grep 'max_byte: there is no such key' >/dev/null || die "the journal does not name the mistake"
-cat "$root$config.good" >"$root$config" # its owner stays
+inside "${first[@]}" --force >/dev/null
 [ "$(show MainPID)" = "$pid" ] || die "a mistake has ended it"
 inside systemctl reload "$unit" || die "it cannot be reloaded any more"
 

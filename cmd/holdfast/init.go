@@ -122,6 +122,9 @@ func newConfigFile(stat func(string) (os.FileInfo, error)) string {
 
 func initialize(cmd *cobra.Command, q *questions, a *answers, file string, force, tryModem bool) error {
 	out := cmd.OutOrStdout()
+	if file == installedConfig {
+		a.dataDir, a.socket = "/var/lib/holdfast", "/run/holdfast/holdfast.sock"
+	}
 	if _, err := os.Stat(file); err == nil {
 		old, _, err := configs.Load(file)
 		// That of the package may be replaced: it says nothing that is not the default.
@@ -133,8 +136,6 @@ func initialize(cmd *cobra.Command, q *questions, a *answers, file string, force
 		if err == nil {
 			a.dataDir, a.socket = old.Gateway.DataDir, old.Console.Socket
 		}
-	} else if file == installedConfig {
-		a.dataDir, a.socket = "/var/lib/holdfast", "/run/holdfast/holdfast.sock"
 	}
 	if err := a.ask(q, file); err != nil {
 		return err
@@ -150,14 +151,17 @@ func initialize(cmd *cobra.Command, q *questions, a *answers, file string, force
 		fmt.Fprintln(out, "\nTrying the module ...")
 		f := modemFlags{file: file}
 		if err := f.doctor(cmd, []string{"lte"}); err != nil {
+			if !errors.Is(err, errUnwell) {
+				fmt.Fprintln(out, err)
+			}
 			// The configuration stands: a SIM or an antenna may come later.
 			fmt.Fprintf(out, "\nWhen that is put right, try again with a gateway that is stopped: holdfast modem doctor -c %s\n", file)
 		}
 	}
 	if file == installedConfig {
-		fmt.Fprint(out, "\nNext:\n  sudo systemctl restart holdfast\n  sudo holdfast status\n")
+		fmt.Fprint(out, "\nNext:\n  sudo systemctl restart holdfast\n  holdfast pub -t sensors/1 -m 21.5 -q 1    # a first message\n  sudo holdfast status\n")
 	} else {
-		fmt.Fprintf(out, "\nNext:\n  holdfast run -c %s\n  holdfast status -c %s\n", file, file)
+		fmt.Fprintf(out, "\nNext:\n  holdfast run -c %s\n  holdfast pub -t sensors/1 -m 21.5 -q 1    # a first message\n  holdfast status -c %s\n", file, file)
 	}
 	return nil
 }
