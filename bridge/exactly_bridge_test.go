@@ -25,6 +25,7 @@ type exactQueue struct {
 	full  bool // the disk takes nothing
 	name  string
 	bound map[uint16]holdfast.Bound
+	came  map[uint16]bool // the identifiers of what has come down; nil if nobody notes them
 }
 
 func (q *exactQueue) FarSession() (far holdfast.FarSession) {
@@ -33,6 +34,7 @@ func (q *exactQueue) FarSession() (far holdfast.FarSession) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	far.Name, far.Bound = q.name, slices.Collect(maps.Values(q.bound))
+	far.Inbound = slices.Collect(maps.Keys(q.came))
 	for i := range far.Bound {
 		_, far.Bound[i].Gone = q.gone[far.Bound[i].Item]
 	}
@@ -46,12 +48,16 @@ func (q *exactQueue) ChangeFarSession(c *holdfast.FarSessionChange, done func(er
 	if !full {
 		if c.Begin != nil {
 			q.name, q.bound = *c.Begin, map[uint16]holdfast.Bound{}
+			clear(q.came)
 		}
 		for _, id := range c.Free {
 			delete(q.bound, id)
 		}
 		for _, b := range c.Bind {
 			q.bound[b.PacketID] = b
+		}
+		for _, id := range c.ForgetInbound {
+			delete(q.came, id)
 		}
 	}
 	q.x.Unlock()
