@@ -88,6 +88,9 @@ func TestWarningsSayWhatToDo(t *testing.T) {
 				Routes: map[string]holdfast.Counts{"r": {Accepted: 1, Quarantined: map[string]uint64{"refused": 1}}},
 			}}
 		}, []string{"bridge cloud: 1 message is put aside", "not authorized (0x87)", "lets this user publish", "holdfast queue quarantine ls cloud"}},
+		"QoS 2": {func(st *gateway.Status) {
+			st.Bridges = []gateway.BridgeStatus{{Name: "cloud", Status: bridge.Status{State: bridge.Connected, Unsure: 3}}}
+		}, []string{"bridge cloud: 3 messages of QoS 2 may have come twice", "let the broker keep sessions"}},
 		"modem": {func(st *gateway.Status) {
 			st.Modems = []modem.Status{{Name: "lte", State: modem.StateDown, Problem: "no SIM is inserted: insert one"}}
 		}, []string{"modem lte is not ready", "insert one"}},

@@ -68,6 +68,9 @@ func warnings(st gateway.Status) (list []string) {
 		if b.QueueLimit > 0 && b.QueuedBytes > b.QueueLimit/10*8 {
 			warn("the queue of bridge %s is nearly full: carry it away with holdfast queue export %s -o FILE, or raise bridge.queue.max_bytes", b.Name, b.Name)
 		}
+		if b.Unsure > 0 {
+			warn("bridge %s: %s of QoS 2 may have come twice, since the far broker has lost the session, or nothing could be stored here: see the log, and let the broker keep sessions (persistence)", b.Name, count(int(b.Unsure), "message"))
+		}
 		if text := putAside(b); text != "" {
 			warn("%s", text)
 		}
