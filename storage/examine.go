@@ -1,9 +1,7 @@
 package storage
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +49,8 @@ type tableFile struct {
 	first, last []byte // keys; nil if they are not known
 	bad         bool
 	odd         string // what is wrong, in words
+	// displaced: another table of its level has such keys too.
+	displaced bool
 }
 
 // deepBytes bounds what an opening reads of tables beyond their ends: its time
@@ -91,16 +91,18 @@ func examine(dir string, deep int64, step func(done, total int64)) (*exam, error
 // sort puts one entry of the folder where it belongs.
 func (x *exam) sort(f os.DirEntry) error {
 	name := f.Name()
-	stem, ext, _ := strings.Cut(name, ".")
-	number, err := strconv.ParseUint(stem, 10, 32)
-	numbered := err == nil && strings.Trim(stem, "0123456789") == ""
-	kind := "." + ext
+	kind := filepath.Ext(name)
+	number, _ := strconv.ParseUint(strings.TrimSuffix(name, kind), 10, 32)
+	digits := 6
+	if kind == ".mem" {
+		digits = 5
+	}
 	switch {
 	case name == "LOCK" || name == "MANIFEST" || name == "MANIFEST-REWRITE" || name == "KEYREGISTRY" || name == "DISCARD" || name == marksName:
 		kind = name
 	case kind != ".mem" && kind != ".sst" && kind != ".vlog":
 		return nil // not Badger's
-	case !numbered:
+	case name != fmt.Sprintf("%0*d%s", digits, number, kind):
 		x.aside = append(x.aside, name)
 		x.find(name, "its name is none that the store gives", "it is set aside", false)
 		return nil
@@ -134,9 +136,14 @@ func (x *exam) sort(f os.DirEntry) error {
 		x.next = max(x.next, number+1)
 	case ".vlog":
 		return x.examineLog(name, info.Size())
+	case "MANIFEST":
+		if info.Size() > maxManifest {
+			x.aside = append(x.aside, name)
+			x.find(name, "it is larger than the store makes it", "it is set aside", false)
+		}
 	case "KEYREGISTRY":
 		// Nothing is encrypted: it holds a random vector and a fixed text.
-		if b, err := os.ReadFile(filepath.Join(x.dir, name)); err != nil || len(b) != 16+len(keyRegistryText) || string(b[16:]) != keyRegistryText {
+		if b, err := readWhole(filepath.Join(x.dir, name), 1<<10); err != nil || len(b) != 16+len(keyRegistryText) || string(b[16:]) != keyRegistryText {
 			x.aside = append(x.aside, name)
 			x.find(name, "it is damaged", "it is set aside and made anew; nothing is lost", false)
 		}
@@ -169,7 +176,7 @@ func (x *exam) examineMems() error {
 	newest := true
 	for i := len(x.mems) - 1; i >= 0; i-- {
 		m := x.mems[i]
-		data, err := readFile(filepath.Join(x.dir, m.name))
+		data, err := readFile(filepath.Join(x.dir, m.name), maxMemBytes)
 		if err != nil {
 			return fmt.Errorf("storage: read %s: %w", m.name, err)
 		}
@@ -197,106 +204,4 @@ func (x *exam) examineMems() error {
 	}
 	x.mems = slices.DeleteFunc(x.mems, func(m *memFile) bool { return m.short })
 	return nil
-}
-
-// examineManifest compares the MANIFEST with the tables that are there.
-func (x *exam) examineManifest() error {
-	b, err := os.ReadFile(filepath.Join(x.dir, "MANIFEST"))
-	missing := errors.Is(err, os.ErrNotExist) || slices.Contains(x.aside, "MANIFEST")
-	switch {
-	case missing && len(x.tables) == 0 && len(x.mems) == 0:
-		x.manifest = manifest{tables: map[uint64]int{}}
-		return nil // a new store
-	case missing:
-		x.manifest = manifest{tables: map[uint64]int{}}
-		x.rewrite = len(x.tables) > 0
-		if x.rewrite {
-			x.find("MANIFEST", "it is missing", "it is made anew from the tables", false)
-		}
-	case err != nil:
-		return fmt.Errorf("storage: read the MANIFEST: %w", err)
-	default:
-		if x.manifest, err = readManifest(b); err != nil {
-			x.rewrite = true
-			x.find("MANIFEST", err.Error(), "it is made anew from the tables", false)
-		}
-	}
-	for id := range x.manifest.tables {
-		if x.tables[id] == nil {
-			x.rewrite = true
-			x.find(fmt.Sprintf("%06d.sst", id), "the table is missing", "the store opens without it", true)
-		}
-		x.next = max(x.next, id+1)
-	}
-	unsure := x.rewrite || x.manifest.tail
-	var strays int64
-	for id, t := range x.tables {
-		if _, ok := x.manifest.tables[id]; !ok {
-			strays += t.size
-		}
-	}
-	for id, t := range x.tables {
-		_, named := x.manifest.tables[id]
-		switch {
-		case named && t.bad:
-			x.rewrite = true
-			x.find(t.name, t.odd, "what can be read of it is taken into a new table, and it is set aside", true)
-		case named:
-		case t.bad:
-			x.aside = append(x.aside, t.name)
-			x.find(t.name, t.odd+", and the MANIFEST does not name it", "it is set aside", unsure)
-		case x.manifest.gone[id] && !unsure:
-			// The crash came before its removal; Badger makes up for that.
-		case unsure || strays <= deepBytes:
-			// A crash before it was named leaves it beside the log or the tables
-			// that it was made of, and then its rows are there twice, which is no
-			// harm. If the end of the MANIFEST is lost it is the only one.
-			x.rewrite = true
-			if unsure {
-				x.find(t.name, "the MANIFEST does not name it", "it is taken into the store", false)
-			}
-		}
-	}
-	slices.SortFunc(x.findings, func(a, b Finding) int { return strings.Compare(a.File, b.File) })
-	return nil
-}
-
-func readAt(name string, off int64, n int) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b := make([]byte, n)
-	m, err := f.ReadAt(b, off)
-	if m == n || errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return b[:m], err
-}
-
-// readFile reads a whole file. Where the card cannot be read there are zeros
-// instead: one bad sector must not cost the rest.
-func readFile(name string) ([]byte, error) {
-	b, err := os.ReadFile(name)
-	if err == nil {
-		return b, nil
-	}
-	f, openErr := os.Open(name)
-	if openErr != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, statErr := f.Stat()
-	if statErr != nil || info.Size() > maxTableBytes {
-		return nil, err
-	}
-	b = make([]byte, info.Size())
-	for off := 0; off < len(b); off += 4096 {
-		part := b[off:min(off+4096, len(b))]
-		if n, err := f.ReadAt(part, int64(off)); n < len(part) && err != nil {
-			clear(part)
-		}
-	}
-	return b, nil
 }

@@ -23,7 +23,7 @@ func (x *exam) examineTables(deep int64, step func(done, total int64)) error {
 		total += t.size
 	}
 	levels := map[uint64]int{}
-	if b, err := os.ReadFile(filepath.Join(x.dir, "MANIFEST")); err == nil {
+	if b, err := readWhole(filepath.Join(x.dir, "MANIFEST"), maxManifest); err == nil {
 		m, _ := readManifest(b)
 		levels = m.tables
 	}
@@ -105,7 +105,7 @@ func (x *exam) examineBlocks(t *tableFile) error {
 	if t.size > maxTableBytes {
 		return nil
 	}
-	data, err := readFile(filepath.Join(x.dir, t.name))
+	data, err := readFile(filepath.Join(x.dir, t.name), maxTableBytes)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil

@@ -106,7 +106,7 @@ func (f *faults) mended() error {
 	case <-f.met:
 	default:
 	}
-	if err := os.Remove(filepath.Join(f.dir, faultsName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.RemoveAll(filepath.Join(f.dir, faultsName)); err != nil {
 		return fmt.Errorf("storage: forget the files that could not be read: %w", err)
 	}
 	return nil
@@ -133,7 +133,7 @@ func mappedFile(maps []byte, addr uintptr) string {
 
 // readFaults returns the files that were noted; all is true if any may be meant.
 func readFaults(dir string) (names map[string]bool, all bool) {
-	b, err := os.ReadFile(filepath.Join(dir, faultsName))
+	b, err := readWhole(filepath.Join(dir, faultsName), 1<<20)
 	if err != nil {
 		return nil, !errors.Is(err, os.ErrNotExist)
 	}

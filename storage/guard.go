@@ -8,9 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 
-	"github.com/dgraph-io/badger/v4/y"
 	"golang.org/x/sys/unix"
 )
 
@@ -114,7 +112,6 @@ func (x *exam) repair() (r repairs, err error) {
 
 // mendTables writes new tables for the damaged ones, and a MANIFEST for all.
 func (x *exam) mendTables(levels map[uint64]int, r *repairs) error {
-	var deep []*tableFile // those that may stay below level 0
 	for id, t := range x.tables {
 		level, named := levels[id]
 		switch {
@@ -128,24 +125,11 @@ func (x *exam) mendTables(levels map[uint64]int, r *repairs) error {
 			for _, id := range ids {
 				x.manifest.tables[id] = 0
 			}
+		case t.displaced:
+			x.manifest.tables[id] = 0
 		default:
 			x.manifest.tables[id] = level
-			if named && level > 0 {
-				deep = append(deep, t)
-			}
 		}
-	}
-	// Tables of one level below 0 must not overlap. Level 0 is right for any
-	// table: there the newest version of a key is looked for in all of them.
-	slices.SortFunc(deep, func(a, b *tableFile) int { return y.CompareKeys(a.first, b.first) })
-	last := map[int][]byte{}
-	for _, t := range deep {
-		level := x.manifest.tables[t.id]
-		if end := last[level]; end != nil && (y.CompareKeys(end, t.first) >= 0 || y.SameKey(end, t.first)) {
-			x.manifest.tables[t.id] = 0
-			continue
-		}
-		last[level] = t.last
 	}
 	if err := syncDir(x.dir); err != nil {
 		return err
@@ -180,16 +164,16 @@ func (x *exam) mendMem(m *memFile) error {
 // behind each time that it fails to open: it must not be tried again and again
 // on a card that has gone read-only.
 func probe(dir string) error {
-	f, err := os.Create(filepath.Join(dir, "probe.tmp"))
-	if err != nil {
-		return unwritable(dir, "its owner", err)
-	}
-	_, err = f.WriteString("holdfast")
+	name := filepath.Join(dir, "probe.tmp")
+	err := writeSynced(name, []byte("holdfast"))
 	if err == nil {
-		err = f.Sync()
+		// A crash before the removal leaves eight bytes that nobody reads.
+		err = os.Remove(name)
 	}
-	// A crash before the removal leaves eight bytes that nobody reads.
-	if err := errors.Join(err, f.Close(), os.Remove(f.Name())); err != nil {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return unwritable(dir, "its owner", err)
+	case err != nil:
 		return unwritable(dir, "its free space", err)
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"holdfast"
 )
 
@@ -23,6 +25,28 @@ func TestOddFilesDoNotKeepItClosed(t *testing.T) {
 		{"LOCK is a folder", func(dir string) error { return os.MkdirAll(filepath.Join(dir, "LOCK", "x"), 0o700) }},
 		{"a memtable that is a folder", func(dir string) error { return os.Mkdir(filepath.Join(dir, "00077.mem"), 0o700) }},
 		{"a memtable without a number", func(dir string) error { return os.WriteFile(filepath.Join(dir, "x.mem"), []byte("x"), 0o600) }},
+		{"names and files of many kinds", func(dir string) error {
+			table := im.files(t, "*.sst")[0]
+			b, err := os.ReadFile(filepath.Join(dir, table))
+			huge := filepath.Join(dir, "00082.mem")
+			return errors.Join(err,
+				os.WriteFile(filepath.Join(dir, "00079.old.mem"), []byte("x"), 0o600),
+				os.WriteFile(filepath.Join(dir, "0"+table), b[:len(b)/2], 0o600),
+				os.Symlink("/dev/zero", filepath.Join(dir, "00080.mem")),
+				unix.Mkfifo(filepath.Join(dir, "00081.mem"), 0o600),
+				os.WriteFile(huge, nil, 0o600), os.Truncate(huge, 1<<40),
+				os.Symlink("/dev/zero", filepath.Join(dir, faultsName)),
+				os.MkdirAll(filepath.Join(dir, "probe.tmp", "x"), 0o700))
+		}},
+		{"a MANIFEST of a terabyte, and no place for a new one", func(dir string) error {
+			return errors.Join(
+				os.Truncate(filepath.Join(dir, "MANIFEST"), 1<<40),
+				os.MkdirAll(filepath.Join(dir, "MANIFEST.tmp", "x"), 0o700),
+				os.WriteFile(filepath.Join(dir, setAsideDir), nil, 0o600))
+		}},
+		{"marks of a terabyte, and faults that are a folder", func(dir string) error {
+			return errors.Join(os.Truncate(filepath.Join(dir, marksName), 1<<40), os.MkdirAll(filepath.Join(dir, faultsName, "x"), 0o700))
+		}},
 		{"a negative table", func(dir string) error { return os.WriteFile(filepath.Join(dir, "-1.sst"), []byte("x"), 0o600) }},
 		{"a memtable of ten bytes", func(dir string) error { return os.WriteFile(filepath.Join(dir, "00078.mem"), make([]byte, 10), 0o600) }},
 		{"an empty value log", func(dir string) error { return os.WriteFile(filepath.Join(dir, "000001.vlog"), nil, 0o600) }},
@@ -215,5 +239,48 @@ func TestALossIsCountedOnTheRouteThatHadIt(t *testing.T) {
 		if c := q.Ledger()[route]; !c.Balanced() || c.Accepted != want.Accepted || c.Lost != want.Lost || c.Delivered != want.Delivered {
 			t.Errorf("%s: %+v", route, c)
 		}
+	}
+}
+
+// A table in the place of another one of its level, which Badger refuses: nothing else
+// has to be written anew for that, and what was in the other one is counted.
+func TestATableInThePlaceOfAnotherIsTakenInAsItIs(t *testing.T) {
+	t.Parallel()
+	im := damageImage(t)
+	b, err := os.ReadFile(filepath.Join(im.dir, "MANIFEST"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := readManifest(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	displaced := 0
+	for id, level := range m.tables {
+		for other := range m.tables {
+			if other == id || m.tables[other] != level || level == 0 || displaced > 1 {
+				continue
+			}
+			displaced++
+			dir := im.copy(t)
+			b, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("%06d.sst", id)))
+			if err = errors.Join(err, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%06d.sst", other)), b, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			r, err := guard(dir, Options{}.withDefaults().Logger, deepBytes)
+			if err != nil || !r.loss || r.rows > 0 || r.aside > 0 {
+				t.Fatalf("%+v %v", r, err)
+			}
+			eng, err := openBadger(dir, Options{}.withDefaults().Logger)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := eng.close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if displaced == 0 {
+		t.Fatal("there are no two tables of a level")
 	}
 }

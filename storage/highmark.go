@@ -26,6 +26,8 @@ const (
 	marksEvery = 10 * time.Second
 	// maxMarks bounds the file; beyond it sessions are left out.
 	maxMarks = 256 << 10
+	// maxMarksFile is the largest that is read.
+	maxMarksFile = 16 << 20
 )
 
 // marks are rows by queue and key.
@@ -129,7 +131,7 @@ func readMarks(dir string) (*marks, error) {
 		return m, nil
 	}
 	m.path = filepath.Join(dir, marksName)
-	b, err := os.ReadFile(m.path)
+	b, err := readWhole(m.path, maxMarksFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return m, nil
 	}

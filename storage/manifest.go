@@ -13,6 +13,9 @@ import (
 //
 //	"Bdgr" | 0 u16 | 8 u16 | sets of changes: length u32 | CRC32C u32 | protobuf
 
+// maxManifest is the largest that is read; Badger makes it anew long before that.
+const maxManifest = 16 << 20
+
 var manifestMagic = []byte{'B', 'd', 'g', 'r', 0, 0, 0, 8}
 
 // manifest is the tables by their number, with the level of each.

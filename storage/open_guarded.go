@@ -159,7 +159,7 @@ func startOver(dir string, log *slog.Logger) (repairs, error) {
 	}
 	for _, m := range x.mems {
 		old = append(old, m.name)
-		data, err := readFile(filepath.Join(dir, m.name))
+		data, err := readFile(filepath.Join(dir, m.name), maxMemBytes)
 		if err != nil {
 			return r, fmt.Errorf("storage: read %s: %w", m.name, err)
 		}

@@ -62,8 +62,14 @@ func (x *exam) writeTables(rows func(yield func(rawRow) bool)) (ids []uint64, er
 	return ids, err
 }
 
-// writeSynced writes a file that is whole on disk when it returns.
+// writeSynced writes a file that is whole on disk when it returns. What has its name
+// and is not a file goes.
 func writeSynced(name string, data []byte) error {
+	if info, err := os.Lstat(name); err == nil && !info.Mode().IsRegular() {
+		if err := os.RemoveAll(name); err != nil {
+			return fmt.Errorf("storage: make way for %s: %w", filepath.Base(name), err)
+		}
+	}
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("storage: write %s: %w", filepath.Base(name), err)
@@ -106,7 +112,7 @@ func syncDir(dir string) error {
 
 // salvageMem puts the rows behind the damage of a memtable into tables.
 func (x *exam) salvageMem(m *memFile) (ids []uint64, rows int, err error) {
-	data, err := readFile(filepath.Join(x.dir, m.name))
+	data, err := readFile(filepath.Join(x.dir, m.name), maxMemBytes)
 	if err != nil {
 		return nil, 0, fmt.Errorf("storage: read %s: %w", m.name, err)
 	}
@@ -127,7 +133,7 @@ func (x *exam) salvageTable(t *tableFile) (ids []uint64, rows int, err error) {
 	if t.size > maxTableBytes {
 		return nil, 0, nil
 	}
-	data, err := readFile(filepath.Join(x.dir, t.name))
+	data, err := readFile(filepath.Join(x.dir, t.name), maxTableBytes)
 	if err != nil {
 		return nil, 0, fmt.Errorf("storage: read %s: %w", t.name, err)
 	}

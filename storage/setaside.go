@@ -22,6 +22,9 @@ const (
 // asidePath finds a free name below the sub-folder for files set aside.
 func asidePath(dir, name string) (string, error) {
 	to := filepath.Join(dir, setAsideDir)
+	if info, err := os.Stat(to); err == nil && !info.IsDir() {
+		_ = os.Rename(to, to+".old") // whatever it is
+	}
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return "", fmt.Errorf("storage: set aside %s: %w", name, err)
 	}
@@ -55,7 +58,7 @@ func copyAside(dir, name string, n int) error {
 	if err != nil {
 		return err
 	}
-	data, err := readFile(filepath.Join(dir, name))
+	data, err := readFile(filepath.Join(dir, name), maxTableBytes)
 	if err != nil {
 		return fmt.Errorf("storage: set aside %s: %w", name, err)
 	}

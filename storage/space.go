@@ -190,7 +190,7 @@ func (p *pillow) makeWay(need int64) error {
 	if need == 0 || err != nil || free >= need {
 		return nil // nobody knows better
 	}
-	if err := os.Remove(p.path()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.RemoveAll(p.path()); err != nil {
 		return fmt.Errorf("storage: make way on a full disk: %w", err)
 	}
 	if free, _, err = statfs(p.dir); err == nil && free < need {
@@ -231,7 +231,7 @@ func (p *pillow) memtables() (size int64, n int, err error) {
 	for _, f := range files {
 		if strings.HasSuffix(f.Name(), ".mem") {
 			// It may be gone; what cannot be read is told by the opening.
-			if b, err := readFile(filepath.Join(p.dir, f.Name())); err == nil {
+			if b, err := readFile(filepath.Join(p.dir, f.Name()), maxMemBytes); err == nil {
 				size += int64(len(bytes.TrimRight(b, "\x00"))) // the rest is space that it may take
 				n++
 			}
