@@ -1,7 +1,9 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -98,20 +100,32 @@ func TestAnEmptyMemtableDoesNotKeepItClosed(t *testing.T) {
 	}
 }
 
-func TestANewerFormatIsRefused(t *testing.T) {
+func TestANewerFormatIsRefusedAndAnOlderOneMadeThisOne(t *testing.T) {
 	dir := t.TempDir()
 	openTest(t, Options{Dir: dir}).Close()
-	eng, err := openBadger(dir, Options{}.withDefaults().Logger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := eng.commit([]op{{key: []byte{keyFormat}, value: seal(binary.AppendUvarint([]byte{1}, formatVersion+1))}}); err != nil {
-		t.Fatal(err)
-	}
-	eng.close()
-	_, err = Open(Options{Dir: dir})
-	if err == nil || !strings.Contains(err.Error(), "newer holdfast") {
-		t.Fatal(err)
+	for _, format := range []uint64{formatVersion - 1, formatVersion + 1} {
+		eng, err := openBadger(dir, Options{}.withDefaults().Logger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		is, err := eng.get([]byte{keyFormat})
+		if want := seal([]byte{1, formatVersion}); err != nil || !bytes.Equal(is, want) {
+			t.Fatalf("%x %v, want %x", is, err, want)
+		}
+		row := seal(binary.AppendUvarint([]byte{1}, format))
+		if err := errors.Join(eng.commit([]op{{key: []byte{keyFormat}, value: row}}), eng.close()); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(Options{Dir: dir})
+		if format > formatVersion {
+			if err == nil || !strings.Contains(err.Error(), "newer holdfast") {
+				t.Fatal(err)
+			}
+			return
+		}
+		if err = errors.Join(err, s.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -224,22 +224,24 @@ func (s *Store) loadAside() error {
 	return nil
 }
 
-// checkFormat writes the version into a new store, and refuses a newer one.
+// checkFormat writes the version into a new or older store, and refuses a newer one.
+// A crash behind that leaves a store that no older holdfast opens, and rows that it
+// could still read.
 func (s *Store) checkFormat() error {
 	v, err := s.eng.get([]byte{keyFormat})
 	if err != nil {
 		return fmt.Errorf("storage: read the version of the store: %w", err)
 	}
+	have := uint64(0)
 	if v != nil {
 		d, err := unseal(v, 1, "version of the store")
 		if err != nil {
 			s.unreadable("version of the store", err)
-			v = nil
-		} else if have := d.uvarint(); have > formatVersion {
+		} else if have = d.uvarint(); have > formatVersion {
 			return fmt.Errorf("storage: the store in %s was written by a newer holdfast (format %d, this one knows up to %d): install that version again, or give this one another data_dir", s.o.Dir, have, formatVersion)
 		}
 	}
-	if v == nil {
+	if have < formatVersion {
 		row := seal(binary.AppendUvarint([]byte{1}, formatVersion))
 		if err := s.eng.commit([]op{{key: []byte{keyFormat}, value: row}}); err != nil {
 			return fmt.Errorf("storage: write the version of the store: %w", err)

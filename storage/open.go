@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// formatVersion is that of the rows; docs/format.md draws them.
-const formatVersion = 1
+// formatVersion is that of the rows; docs/format.md draws them. It grows with the
+// version of any row that an older holdfast could not read.
+const formatVersion = 2
 
 // Store is an open store. All of its methods may be called by any goroutine.
 type Store struct {
