@@ -203,8 +203,9 @@ func open(o Options, pillow *pillow) (*Store, error) {
 // for the committer. Every done has been called when it returns.
 func (s *Store) Close() error { return s.stop(false) }
 
-// stopWait bounds the last close, which has 4 MiB or a few times that to write.
-const stopWait = time.Minute
+// stopWait bounds the last close, which has 4 MiB or a few times that to write. The
+// parts that are stopped before take their time too, and systemd kills after 90 s.
+const stopWait = 40 * time.Second
 
 // Crash stops the store as kill -9 would: what was not committed is lost, and
 // its done is never called. It is for tests.
