@@ -277,7 +277,7 @@ func (c *connection) finishBeside(f *flight, err error) {
 	switch {
 	case err == nil:
 		c.b.queue.Ack(f.item.ID)
-		c.b.thin.arrived(f.item)
+		c.b.thin.arrived(&f.item)
 		c.b.status.acked.Add(1)
 		c.b.status.beside.Add(1)
 	case errors.Is(err, holdfast.ErrTooLarge):

@@ -201,15 +201,24 @@ func explainConnack5(code packet.ReasonCode, clientID, username string) error {
 	return fmt.Errorf("the broker refuses the connection: %v (0x%02x): see its log", code, byte(code))
 }
 
-// readPacket reads one packet, whose body is memory of its own. It takes no more
-// memory than the link's bound.
+// readPacket reads one packet. Its body is memory of its own, but for an
+// acknowledgement, whose body is good until the next one. It takes no more memory than
+// the link's bound.
 func (u *client) readPacket() (h packet.Header, body []byte, err error) {
 	for {
 		if h, err = u.readHeader(); err != nil {
 			return h, nil, err
 		}
 		if h.Remaining <= u.link.maxIn {
-			body = make([]byte, h.Remaining)
+			switch h.Type {
+			case packet.PUBACK, packet.PUBREC, packet.PUBREL, packet.PUBCOMP:
+				if h.Remaining <= len(u.ackBody) {
+					body = u.ackBody[:h.Remaining]
+				}
+			}
+			if body == nil {
+				body = make([]byte, h.Remaining)
+			}
 			_, err = io.ReadFull(u.link.r, body)
 			return h, body, err
 		}

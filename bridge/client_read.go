@@ -25,6 +25,7 @@ func (u *client) reader() {
 			err = u.handle(h, body)
 		}
 	}
+	u.tellAnswers()
 	u.link.end(u.lostByRead(err))
 	u.learn()
 	u.mu.Lock()
@@ -33,10 +34,10 @@ func (u *client) reader() {
 	u.pending, u.held = nil, nil
 	u.mu.Unlock()
 	for _, h := range held {
-		h.out.end(u.unknown())
+		u.end(h.out, u.unknown())
 	}
 	for _, out := range pending {
-		out.end(u.unknown())
+		u.end(out, u.unknown())
 	}
 }
 
@@ -61,6 +62,9 @@ func (u *client) learn() {
 
 // handle takes one packet. An error ends the connection.
 func (u *client) handle(h packet.Header, body []byte) error {
+	if h.Type == packet.PUBLISH || h.Type == packet.PUBREL {
+		u.tellAnswers() // whoever takes these may keep us waiting
+	}
 	switch h.Type {
 	case packet.PUBLISH:
 		return u.arrived(h, body)
@@ -134,16 +138,19 @@ func (u *client) answered(t packet.Type, a packet.Ack) error {
 	if want {
 		u.endedLocked(a.PacketID)
 	}
+	wait := len(u.held) > 0
 	u.mu.Unlock()
 	if !want {
 		return fmt.Errorf("the broker acknowledges %d, which was not sent", a.PacketID)
 	}
-	defer u.release()
-	if t == packet.PUBCOMP {
-		out.done(nil) // with whatever code: it has nothing more to do with it
-		return nil
+	if wait {
+		defer u.release()
 	}
-	out.done(explainAck(a.Code))
+	var why error // nil for PUBCOMP with whatever code: it has nothing more to do with it
+	if t == packet.PUBACK {
+		why = explainAck(a.Code)
+	}
+	u.answer(out, why)
 	return nil
 }
 
@@ -174,9 +181,10 @@ func (u *client) received(a packet.Ack) error {
 		u.mu.Unlock()
 		defer u.release()
 		if tell == nil {
-			tell = out.done
+			u.answer(out, explainAck(a.Code))
+		} else {
+			tell(explainAck(a.Code))
 		}
-		tell(explainAck(a.Code))
 		return nil
 	case first && tell != nil:
 		out.stage = received
@@ -216,10 +224,11 @@ func (u *client) release() {
 		h := u.held[0]
 		u.held = u.held[1:]
 		if err := u.publishLocked(h.p, h.out); err != nil {
-			failed = append(failed, func() { h.out.end(err) })
+			failed = append(failed, func() { u.end(h.out, err) })
 		}
 	}
 	u.mu.Unlock()
+	u.Flush()
 	for _, f := range failed {
 		f()
 	}
@@ -283,7 +292,7 @@ func (u *client) acknowledge(t packet.Type, id uint16) {
 
 func (u *client) sendAckLocked(t packet.Type, id uint16) {
 	a := packet.Ack{PacketID: id}
-	u.sendLocked(a.Append(nil, t, u.version))
+	u.sendLocked(a.Append(nil, t, u.version), false)
 }
 
 // released is a PUBREL.

@@ -50,6 +50,9 @@ type client struct {
 	probe   atomic.Int64 // the silence before what was sent last and has no answer; 0: none
 	begun   time.Time
 
+	ackBody [64]byte // only the reader
+	batch   batch
+
 	mu      sync.Mutex
 	ended   bool
 	id      uint16                 // the last packet identifier
@@ -58,6 +61,7 @@ type client struct {
 	held    []heldPublish          // beyond it: the state of the bridge, where window is 1
 	subs    map[uint16]chan []byte // codes of SUBACK
 	aliases *aliases
+	scratch scratch
 	inbound map[uint16]bool // QoS 2 identifiers that are not released; true: PUBREC was sent
 }
 
@@ -71,6 +75,8 @@ type outgoing struct {
 	received func(error)
 	again    bool // it was sent before with the same identifier
 	outside  bool // of an earlier connection: it has no place in the window
+	// flight is who is answered instead of done, together with others.
+	flight *flight
 }
 
 // stage is how far a publish of QoS 2 has come.
@@ -83,8 +89,10 @@ const (
 )
 
 // end tells that no answer comes any more.
-func (o *outgoing) end(err error) {
+func (u *client) end(o *outgoing, err error) {
 	switch {
+	case o.flight != nil:
+		u.batch.tell([]answer{{o.flight, err}})
 	case o.received != nil && o.stage == sent:
 		o.received(err)
 	case o.done != nil:
@@ -103,6 +111,7 @@ func newClient(l *link, v packet.Version, receive Receive, log *slog.Logger) *cl
 		written: newFifo[func(error)](), pending: map[uint16]*outgoing{}, subs: map[uint16]chan []byte{},
 		inbound: map[uint16]bool{}, decided: make(chan struct{}),
 	}
+	l.quiet = u.tellAnswers
 	l.heard = func() { u.heard.Store(int64(time.Since(u.begun))) }
 	return u
 }
@@ -160,14 +169,15 @@ func (u *client) unknown() error {
 	return fmt.Errorf("%w: %w", holdfast.ErrUnknown, u.link.reason())
 }
 
-// sendLocked writes a packet; the link does not wait for the network.
-func (u *client) sendLocked(b []byte) {
+// sendLocked writes a packet; the link does not wait for the network. With more, it
+// may wait for the next packet or Flush.
+func (u *client) sendLocked(b []byte, more bool) {
 	now := int64(time.Since(u.begun))
 	if idle := now - max(u.wrote.Load(), u.heard.Load()); idle >= int64(probeIdle) {
 		u.probe.CompareAndSwap(0, idle)
 	}
 	u.wrote.Store(now)
-	_, _ = u.link.Write(b) // an error is that of the link, which ends
+	_, _ = u.link.take(b, more) // an error is that of the link, which ends
 }
 
 // idLocked is a packet identifier that is not in use; 0 if all are.
@@ -207,12 +217,18 @@ func (u *client) packetOf(msg *holdfast.Message) (*packet.Publish, error) {
 		return nil, fmt.Errorf("%w: %w", holdfast.ErrRefused, err)
 	}
 	p := packet.Publish{QoS: min(msg.QoS, u.maxQoS), Retain: msg.Retain && u.retains, Topic: []byte(msg.Topic), Payload: msg.Payload}
-	if u.version == packet.V5 && msg.Properties != nil {
-		p.Properties = new(packet.Properties)
-		p.Properties.FromMessage(msg.Properties)
-		p.Properties.Message.SubscriptionIDs = nil // [MQTT-3.3.4-6]
-	}
+	p.Properties = u.propertiesOf(msg)
 	return &p, nil
+}
+
+func (u *client) propertiesOf(msg *holdfast.Message) *packet.Properties {
+	if u.version != packet.V5 || msg.Properties == nil {
+		return nil
+	}
+	p := new(packet.Properties)
+	p.FromMessage(msg.Properties)
+	p.Message.SubscriptionIDs = nil // [MQTT-3.3.4-6]
+	return p
 }
 
 func (u *client) publish(p *packet.Publish, out *outgoing) error {
@@ -234,40 +250,60 @@ func (u *client) publishLocked(p *packet.Publish, out *outgoing) error {
 			return errors.New("all packet identifiers are in use") // beyond every window
 		}
 	}
-	if n := p.Size(u.version); n > packet.MaxRemaining {
+	n := p.Size(u.version)
+	if n > packet.MaxRemaining {
 		return fmt.Errorf("%w: %d bytes, MQTT carries %d", holdfast.ErrTooLarge, n, packet.MaxRemaining)
 	}
-	b, err := p.Append(nil, u.version)
+	if u.maxSize > 0 && n > u.maxSize { // without an alias: the size must not depend on what went before
+		return fmt.Errorf("%w: %d bytes, the far broker takes %d", holdfast.ErrTooLarge, n, u.maxSize)
+	}
+	b, err := u.appendLocked(u.scratch.out[:0], p)
 	if err != nil {
 		return fmt.Errorf("%w: %w", holdfast.ErrRefused, err)
 	}
-	if u.maxSize > 0 && len(b) > u.maxSize { // without an alias: the size must not depend on what went before
-		return fmt.Errorf("%w: %d bytes, the far broker takes %d", holdfast.ErrTooLarge, len(b), u.maxSize)
-	}
-	if id, told := u.aliases.of(p.Topic); id > 0 {
-		name := p.Topic
-		if told {
-			p.Topic = nil
-		}
-		if p.Properties == nil {
-			p.Properties = new(packet.Properties)
-		}
-		p.Properties.TopicAlias = id
-		if with, err := p.Append(nil, u.version); err == nil && (u.maxSize == 0 || len(with) <= u.maxSize) {
-			b = with
-		} else {
-			u.aliases.drop(name) // the broker never heard of it
-		}
+	if u.scratch.out = b[:0]; cap(b) > scratchKeep {
+		u.scratch.out = nil
 	}
 	if p.QoS > 0 {
 		u.pending[p.PacketID] = out
 		u.inside++
 	}
-	u.sendLocked(b)
-	if p.QoS == 0 && !u.written.push(out.done) { // the link has ended, and the teller with it
+	u.sendLocked(b, out.flight != nil)
+	if p.QoS > 0 {
+		return nil
+	}
+	done := out.done
+	if done == nil {
+		done = func(err error) { u.end(out, err) }
+	}
+	if !u.written.push(done) { // the link has ended, and the teller with it
 		return u.unknown()
 	}
 	return nil
+}
+
+// appendLocked appends p as it is sent, with an alias if there is one for its topic.
+func (u *client) appendLocked(dst []byte, p *packet.Publish) ([]byte, error) {
+	id, told := u.aliases.of(p.Topic)
+	if id == 0 {
+		return p.Append(dst, u.version)
+	}
+	topic, plain := p.Topic, p.Properties
+	if told {
+		p.Topic = nil
+	}
+	if p.Properties == nil {
+		p.Properties = &u.scratch.alias
+	}
+	p.Properties.TopicAlias = id
+	if b, err := p.Append(dst, u.version); err == nil && (u.maxSize == 0 || len(b) <= u.maxSize) {
+		return b, nil
+	}
+	u.aliases.drop(topic) // the broker never heard of it
+	if p.Topic, p.Properties = topic, plain; plain != nil {
+		plain.TopicAlias = 0
+	}
+	return p.Append(dst, u.version)
 }
 
 // Subscribe is described at Upstream.
@@ -282,7 +318,7 @@ func (u *client) Subscribe(ctx context.Context, filter string, qos byte) error {
 	b, err := s.Append(nil, u.version)
 	if err == nil {
 		u.subs[id] = codes
-		u.sendLocked(b)
+		u.sendLocked(b, false)
 	}
 	u.mu.Unlock()
 	if err != nil {
@@ -353,7 +389,7 @@ func (u *client) pinger() {
 			return
 		case rest <= 0:
 			u.mu.Lock()
-			u.sendLocked(packet.AppendPingreq(nil))
+			u.sendLocked(packet.AppendPingreq(nil), false)
 			u.mu.Unlock()
 			asked, rest = now, patience
 		}
@@ -390,7 +426,7 @@ func (u *client) Close() error {
 	u.mu.Lock()
 	if !u.ended {
 		if b, err := new(packet.Disconnect).Append(nil, u.version); err == nil {
-			u.sendLocked(b)
+			u.sendLocked(b, false)
 		}
 	}
 	u.ended = true

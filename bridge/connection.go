@@ -34,6 +34,9 @@ type connection struct {
 	exactly *exactly // nil: QoS 2 is at least once
 	mends   bool     // it is nil because of the store; only watch
 
+	batch batcher // up, if it is one
+	more  bool    // the queue may have more at once; only forward
+
 	sinceLow int // messages since the last of the low lane; only forward
 	owed     int // percent of a message, to the backlog; only forward
 
@@ -66,6 +69,10 @@ func newConnection(ctx context.Context, cancel context.CancelCauseFunc, b *Bridg
 	c.findBeside()
 	if w := up.Window(); w > 0 {
 		c.window = min(c.window, w)
+	}
+	if b, ok := up.(batcher); ok {
+		c.batch = b
+		b.Answers(c.answered)
 	}
 	if p, ok := up.(propertied); ok {
 		c.props = p.Properties()

@@ -27,6 +27,7 @@ type flight struct {
 	bound, received bool
 	saved           chan error
 	prev, next      *flight
+	out             outgoing // of client
 }
 
 // take notes an item that the queue has handed out. From here on it is ended
@@ -47,11 +48,28 @@ func (c *connection) take(it holdfast.Item) *flight {
 	return f
 }
 
-// finish is the done of a publish. The queue is told while c.mu is held, so
-// that nothing is told after serve has returned.
+// finish is the done of a publish.
 func (c *connection) finish(f *flight, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.finishLocked(f, err, time.Now())
+	signal(c.room)
+}
+
+// answered is finish of many.
+func (c *connection) answered(list []answer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for _, a := range list {
+		c.finishLocked(a.f, a.err, now)
+	}
+	signal(c.room)
+}
+
+// finishLocked tells the queue while c.mu is held, so that nothing is told after serve
+// has returned.
+func (c *connection) finishLocked(f *flight, err error, now time.Time) {
 	if c.sealed || f.done {
 		return // too late to count: it is in the queue again
 	}
@@ -59,9 +77,8 @@ func (c *connection) finish(f *flight, err error) {
 	switch {
 	case err == nil:
 		c.b.queue.Ack(f.item.ID)
-		c.b.thin.arrived(f.item)
+		c.b.thin.arrived(&f.item)
 		c.acked++
-		now := time.Now()
 		rtt := now.Sub(f.sent)
 		c.b.status.answered(f.item.Msg.QoS, rtt)
 		if f.item.Msg.QoS > 0 {
@@ -84,7 +101,7 @@ func (c *connection) finish(f *flight, err error) {
 		c.cancel(err)
 		return
 	}
-	c.progress = time.Now()
+	c.progress = now
 	c.removeLocked(f)
 }
 
@@ -105,10 +122,6 @@ func (c *connection) removeLocked(f *flight) {
 	}
 	c.bytes -= f.size
 	c.b.status.inflight.Store(int64(c.inflight))
-	select {
-	case c.room <- struct{}{}:
-	default:
-	}
 }
 
 // drain gives what is on its way a moment to be acknowledged, so that a

@@ -19,13 +19,16 @@ func (c *connection) forward() {
 		<-c.ctx.Done()
 		return
 	}
+	defer c.flush()
 	for c.await(c.hasRoomLocked) {
-		if d := c.b.rate.wait(time.Now()); d > 0 && !wait(c.ctx, d) {
+		if !c.inRate() {
 			return
 		}
 		it, err := c.nextToSend()
 		if err == nil {
-			c.b.rate.sent(time.Now())
+			if c.b.rate.every > 0 {
+				c.b.rate.sent(time.Now())
+			}
 			c.send(it)
 			continue
 		}
@@ -36,7 +39,29 @@ func (c *connection) forward() {
 		err = fmt.Errorf("take from the queue: %w", err)
 		c.b.status.problem(err)
 		c.b.log.Error("the queue cannot be read", slog.Any("error", err))
+		c.flush()
 		wait(c.ctx, queueRetry)
+	}
+}
+
+// inRate waits until a message may go. It reports false if the connection has ended
+// before.
+func (c *connection) inRate() bool {
+	if c.b.rate.every == 0 {
+		return true
+	}
+	if d := c.b.rate.wait(time.Now()); d > 0 {
+		c.flush()
+		return wait(c.ctx, d)
+	}
+	return true
+}
+
+// flush must be called before forward waits for anything: publishes may be kept back
+// until then.
+func (c *connection) flush() {
+	if c.batch != nil {
+		c.batch.Flush()
 	}
 }
 
@@ -53,6 +78,17 @@ const lowEvery = 20
 // nextToSend waits for the next message that is not left out.
 func (c *connection) nextToSend() (holdfast.Item, error) {
 	t := c.b.thin
+	for len(t.rules) == 0 { // nothing is left out
+		it, err := c.nextInOrder(c.ctx)
+		if errors.Is(err, errTurned) {
+			continue
+		}
+		if lanes, _ := c.plan.lanes(); err == nil && !lanes.Has(it.ID.Lane()) { // it has turned
+			c.b.letBack(it.ID)
+			continue
+		}
+		return it, err
+	}
 	for {
 		if it, ok := t.next(); ok {
 			if lanes, _ := c.plan.lanes(); !lanes.Has(it.ID.Lane()) { // it has turned
@@ -135,11 +171,15 @@ var errTurned = errors.New("the data plan has turned")
 // waitForNext waits for the oldest item of the lanes that may go.
 func (c *connection) waitForNext(ctx context.Context) (holdfast.Item, error) {
 	lanes, turn := c.plan.lanes()
+	if c.more || turn.Done() != nil {
+		if it, ok, err := c.b.queue.Poll(lanes); ok || err != nil {
+			return it, err
+		}
+	}
+	c.flush()
+	c.more = true
 	if turn.Done() == nil {
 		return c.b.queue.Next(ctx, lanes)
-	}
-	if it, ok, err := c.b.queue.Poll(lanes); ok || err != nil {
-		return it, err
 	}
 	until, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -161,6 +201,7 @@ func (c *connection) await(met func() bool) bool {
 		if ok {
 			return true
 		}
+		c.flush()
 		select {
 		case <-c.room:
 		case <-c.ctx.Done():
@@ -215,5 +256,9 @@ func (c *connection) publish(f *flight) {
 		c.exactly.publish(f)
 		return
 	}
-	c.up.Publish(f.item.Msg, f.item.Again, func(err error) { c.finish(f, err) })
+	if c.batch == nil || c.exactly != nil { // else whoever calls this flushes before it waits
+		c.up.Publish(f.item.Msg, f.item.Again, func(err error) { c.finish(f, err) })
+	} else if err := c.batch.PublishMore(f); err != nil {
+		c.finish(f, err)
+	}
 }

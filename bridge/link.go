@@ -37,7 +37,8 @@ type link struct {
 	maxIn    int
 
 	r     *bufio.Reader // only used by the reading goroutine
-	heard func()        // called by it when bytes have come
+	quiet func()        // called by it before it waits for bytes
+	heard func()        // called by it when they have come
 
 	lost    chan struct{} // closed when the link has ended, for whatever reason
 	flushed chan struct{} // closed when the writing goroutine has ended
@@ -46,6 +47,7 @@ type link struct {
 	cond    *sync.Cond
 	buf     []byte
 	spare   []byte
+	idle    bool   // the writing goroutine waits for bytes that may go
 	taken   uint64 // bytes ever taken into buf
 	written uint64 // of these, handed to the kernel
 	closing bool   // nothing more is taken; what is buffered still goes
@@ -58,6 +60,7 @@ func newLink(wire net.Conn, maxIn int) *link {
 	l := &link{
 		Conn: wire, maxIn: maxIn,
 		lost: make(chan struct{}), flushed: make(chan struct{}),
+		quiet: func() {}, heard: func() {},
 	}
 	l.r = bufio.NewReaderSize(l, 16<<10)
 	l.cond = sync.NewCond(&l.mu)
@@ -67,6 +70,7 @@ func newLink(wire net.Conn, maxIn int) *link {
 
 // Read reads from the wire.
 func (l *link) Read(p []byte) (int, error) {
+	l.quiet()
 	n, err := l.Conn.Read(p)
 	if n > 0 {
 		l.heard()
@@ -75,7 +79,10 @@ func (l *link) Read(p []byte) (int, error) {
 }
 
 // Write takes p; it does not wait for the network.
-func (l *link) Write(p []byte) (int, error) {
+func (l *link) Write(p []byte) (int, error) { return l.take(p, false) }
+
+// take is Write. With more, p may stay in the buffer until the next Write or Flush.
+func (l *link) take(p []byte, more bool) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closing || l.err != nil {
@@ -83,8 +90,24 @@ func (l *link) Write(p []byte) (int, error) {
 	}
 	l.buf = append(l.buf, p...)
 	l.taken += uint64(len(p))
-	l.cond.Broadcast()
+	if !more || len(l.buf) >= linkChunk/2 {
+		l.wakeLocked()
+	}
 	return len(p), nil
+}
+
+// Flush lets go what is in the buffer.
+func (l *link) Flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wakeLocked()
+}
+
+func (l *link) wakeLocked() {
+	if l.idle && len(l.buf) > 0 {
+		l.idle = false
+		l.cond.Broadcast()
+	}
 }
 
 // write is the goroutine that writes the buffer out.
@@ -104,7 +127,7 @@ func (l *link) write() {
 	}()
 	for {
 		l.mu.Lock()
-		for len(l.buf) == 0 && !l.closing && l.err == nil {
+		for l.idle = len(l.buf) == 0; l.idle && !l.closing && l.err == nil; {
 			l.cond.Wait()
 		}
 		if l.err != nil || len(l.buf) == 0 {

@@ -99,6 +99,21 @@ type Upstream interface {
 	Close() error
 }
 
+// batcher is an Upstream that takes and answers many publishes at a time.
+type batcher interface {
+	Upstream
+	// Answers says who is told the ends of what PublishMore has taken, each exactly once
+	// and as done of Publish would be; what tell is given is good until it returns. It
+	// is called once, before PublishMore. tell is called on any goroutine, on several
+	// at once too, but not by PublishMore.
+	Answers(tell func([]answer))
+	// PublishMore is Publish of the message of f, which may stay here until Publish or
+	// Flush is called. If it returns an error, that is the end of it.
+	PublishMore(f *flight) error
+	// Flush sends what has stayed here.
+	Flush()
+}
+
 // exactUpstream is an Upstream over which a message can go exactly once, if the
 // session at the far broker outlives the connection.
 type exactUpstream interface {

@@ -294,13 +294,13 @@ func (t *thinner) next() (it holdfast.Item, ok bool) {
 }
 
 // arrived is for a message that the far broker has acknowledged.
-func (t *thinner) arrived(it holdfast.Item) {
+func (t *thinner) arrived(it *holdfast.Item) {
 	if !t.rules[it.Route].onChange {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.flownLocked(it, true)
+	t.flownLocked(*it, true)
 }
 
 // forget is for a message that was sent and is not known to have arrived: the
