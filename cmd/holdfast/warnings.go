@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"holdfast/bridge"
 	"holdfast/cmd/holdfast/gateway"
 	"holdfast/configs"
 	"holdfast/modem"
@@ -99,11 +98,10 @@ func putAside(b gateway.BridgeStatus) string {
 	if b.LastError != "" && !b.Cut() {
 		text += " (" + b.LastError + ")"
 	}
-	if reasons[bridge.ReasonRefused] {
-		text += "; check what the far broker lets this user publish"
-	}
-	if reasons[bridge.ReasonTooLarge] {
-		text += "; check the largest message that it takes"
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+		if advice := gateway.QuarantineAdvice(reason); advice != "" {
+			text += "; " + advice
+		}
 	}
 	return text + fmt.Sprintf("; holdfast queue quarantine ls %s shows them, and retry sends them again", b.Name)
 }

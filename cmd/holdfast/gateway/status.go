@@ -202,3 +202,15 @@ func retiredRoutes(c configs.Bridge, books map[string]holdfast.Counts) (names []
 	slices.Sort(names)
 	return names
 }
+
+// QuarantineAdvice is what to do about messages that were put aside for that reason;
+// "" if there is nothing to check.
+func QuarantineAdvice(reason string) string {
+	switch reason {
+	case bridge.ReasonRefused:
+		return "check what the far broker lets this user publish"
+	case bridge.ReasonTooLarge:
+		return "check the largest message that it takes"
+	}
+	return ""
+}
