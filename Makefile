@@ -20,7 +20,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X holdfast/cmd/holdfast/gateway.bui
 # Run as a command of its own version: as a tool in go.mod it would raise the
 # versions of modules that are part of the gateway.
 STATICCHECK := GOFLAGS= $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
 # Where "make build" puts the program.
 OUT ?= build/holdfast
 # For "make crash"; SEED repeats the decisions of a run.
@@ -111,7 +111,7 @@ cross: modules ## Build for every processor
 	done
 
 .PHONY: fuzz
-fuzz: modules ## Run every fuzz target for FUZZTIME (3s) each
+fuzz: modules ## Run every fuzz target for FUZZTIME (2s) each
 	FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/fuzz.sh
 
 .PHONY: bench

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 go=${GO:-go}
 GO=$go scripts/patch-modules.sh
 export GOFLAGS=-modfile=$PWD/build/mod/go.mod
-time=${FUZZTIME:-3s}
+time=${FUZZTIME:-2s}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 found=0
