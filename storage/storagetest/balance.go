@@ -14,8 +14,19 @@ import (
 )
 
 // balance does random things to one queue and to a naive oracle, with crashes
-// and reopenings between them. HOLDFAST_SEED repeats a run.
+// and reopenings between them.
 func balance(b *bench) {
+	rng, rounds := b.chance(1)
+	m := &model{b: b, rng: rng, queued: map[string]*known{}}
+	for range rounds {
+		m.round()
+	}
+	m.drain()
+}
+
+// chance is what random trials go by, and how many there are. HOLDFAST_SEED repeats
+// those of a run; each kind of trial has a stream of its own.
+func (b *bench) chance(stream uint64) (rng *rand.Rand, rounds int) {
 	seed := uint64(time.Now().UnixNano())
 	if env := os.Getenv("HOLDFAST_SEED"); env != "" {
 		n, err := strconv.ParseUint(env, 10, 64)
@@ -23,16 +34,10 @@ func balance(b *bench) {
 		seed = n
 	}
 	b.Logf("HOLDFAST_SEED=%d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
-	rounds := 30
-	if testing.Short() {
+	if rounds = 30; testing.Short() {
 		rounds = 8
 	}
-	m := &model{b: b, rng: rng, queued: map[string]*known{}}
-	for range rounds {
-		m.round()
-	}
-	m.drain()
+	return rand.New(rand.NewPCG(seed, stream)), rounds
 }
 
 // known is one message as the oracle sees it.

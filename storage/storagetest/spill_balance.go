@@ -3,9 +3,6 @@ package storagetest
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
-	"testing"
 	"time"
 
 	"holdfast"
@@ -13,20 +10,8 @@ import (
 )
 
 // spillBalance does random things over several lives, with both modes.
-// HOLDFAST_SEED repeats a run.
 func spillBalance(b *bench) {
-	seed := uint64(time.Now().UnixNano())
-	if env := os.Getenv("HOLDFAST_SEED"); env != "" {
-		n, err := strconv.ParseUint(env, 10, 64)
-		b.must(err)
-		seed = n
-	}
-	b.Logf("HOLDFAST_SEED=%d", seed)
-	rng := rand.New(rand.NewPCG(seed, 2))
-	rounds := 30
-	if testing.Short() {
-		rounds = 8
-	}
+	rng, rounds := b.chance(2)
 	m := &spillModel{bench: b, rng: rng, all: map[string]*sent{}}
 	for range rounds {
 		m.round()
