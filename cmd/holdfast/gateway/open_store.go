@@ -30,8 +30,9 @@ func (g *Gateway) openStore() error {
 }
 
 // ErrDiskBack is what Failed delivers when the gateway runs from memory, and the
-// folder can be written again: with a start it would have its disk. What it has in
-// memory was promised to nobody.
+// folder can be written again: with a start it would have its disk. No message that it
+// has in memory was promised to anybody; sessions that were made meanwhile are lost, as
+// with any end of the process (docs/durability.md).
 var ErrDiskBack = errors.New("the folder can be written again")
 
 const (
